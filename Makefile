@@ -1,0 +1,50 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS ?= dev,litellm,sweep
+
+.PHONY: help setup demo test test-fast check format bench clean
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "routefront needs Python 3.11 or newer; give make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+setup: $(STAMP) ## create .venv and install everything the tests need
+
+$(VENV)/.core: pyproject.toml
+	@if [ ! -f $(STAMP) ]; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "routefront needs Python 3.11 or newer; give make PYTHON=python3.11")' && \
+	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e . ; fi
+	@touch $@
+
+demo: $(VENV)/.core ## install the core and tune the embedded scenario; prints where the report lies
+	rm -rf runs/demo
+	$(BIN)/routefront tune scenario=hybrid_api constraints.quality_floor=0.9 out=runs/demo
+
+test: setup ## all tests, slow and gateway ones included
+	$(BIN)/python -m pytest -n 2 -q
+
+test-fast: setup ## the fast tier
+	$(BIN)/python -m pytest -n 2 -q -m 'not slow and not verify'
+
+check: setup ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: setup ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## ours beside plain NumPy, in one process
+	$(BIN)/routefront bench output=bench.json
+
+clean: ## remove the environment and everything generated
+	rm -rf $(VENV) runs outputs bench.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

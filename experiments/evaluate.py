@@ -1,0 +1,47 @@
+"""`routefront evaluate`: a finished run on other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.console import say
+from experiments.files import write_json
+from experiments.loading import load_data, required
+from experiments.runs import open_finished
+from experiments.settings import EvaluateSettings
+from experiments.tune import evidence_dict
+from toolkit.certify.evidence import gather_evidence
+from toolkit.evaluation.constraints import restore_constraints
+from toolkit.evaluation.slices import coverage
+from toolkit.evaluation.summary import metrics_summary
+
+
+def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str, Any]:
+    """Figures of the run's policy on the given data; written to `output` and returned."""
+    output = Path(required(settings.output, "output"))
+    run = open_finished(settings.run)
+    data = load_data(settings.data, settings.scenario, settings.seed, tiers=run.policy.tiers)
+    decisions = run.decide(data.table.queries)
+    metrics = metrics_summary(data.table, decisions.tier, n_dropped=data.n_dropped)
+    evidence = gather_evidence(
+        data.table,
+        decisions.tier,
+        decisions.score,
+        coverage=coverage(data.table, settings.slices.minimum),
+        constraints=restore_constraints(run.policy.constraints),
+        best_single=int(np.argmax(data.table.quality.mean(axis=0))),
+    )
+    metrics["data_hash"] = data.table.data_hash
+    metrics["evidence"] = evidence_dict(evidence)
+    metrics["tuned_on_this_data"] = data.table.data_hash == run.policy.data_hash
+    if output.exists():
+        say(f"{output} existed and is replaced.", quiet=quiet)
+    write_json(output, metrics)
+    if metrics["tuned_on_this_data"]:
+        say("This is the data the run was tuned on: its figures are no evidence about new queries.", quiet=quiet)
+    for note in data.notes:
+        say(note, quiet=quiet)
+    return metrics

@@ -1,0 +1,141 @@
+"""`routefront export` and `routefront verify`: the policy as the gateway's own config, and the gateway's own word."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.console import say
+from experiments.files import write_json, write_text
+from experiments.loading import required
+from experiments.runs import open_finished, open_policy
+from experiments.settings import ExportSettings, VerifySettings
+from simulators.errors import ConfigError, ExportError, InputDataError, MissingDependencyError
+from toolkit.export.litellm import build_config, check_config, refuse_inexpressible
+from toolkit.export.provenance import MARK, provenance_lines
+from toolkit.export.schema import PolicyFile
+
+TARGETS = ("litellm", "json")
+
+
+def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, Any]:
+    """Write the policy for one target, checked before it is written."""
+    target = _target(settings.target, TARGETS)
+    _, policy = open_policy(settings.run)
+    output = Path(required(settings.output, "output"))
+    checked_by = "routefront's schema"
+    if target == "json":
+        text = policy.model_dump_json(indent=2) + "\n"
+    else:
+        text, checked_by = _litellm_text(policy, settings)
+    _guard(output, target, force=settings.force, quiet=quiet)
+    change = None if settings.diff is None else _diff(Path(settings.diff), text, output)
+    write_text(output, text)
+    for missed in _missed(policy):
+        say(f"Warning: on validation the policy misses {missed}.", quiet=quiet)
+    return {"output": str(output), "target": target, "checked_by": checked_by, "diff": change}
+
+
+def _target(target: str | None, known: tuple[str, ...]) -> str:
+    if target not in known:
+        raise ConfigError(f"target={target} is not available; known: {', '.join(known)}")
+    return target
+
+
+def _missed(policy: PolicyFile) -> list[str]:
+    missed = policy.evidence.get("constraints_missed")
+    return [str(m) for m in missed] if isinstance(missed, list) else []
+
+
+def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, str]:
+    config = build_config(policy, settings.models, settings.router_name)
+    try:
+        from toolkit.export.litellm_replay import check_with_litellm
+
+        version = check_with_litellm(config)
+        checked_by = f"LiteLLM {version} and routefront"
+    except MissingDependencyError:
+        problems = check_config(config)
+        if problems:
+            raise ExportError("; ".join(problems)) from None
+        checked_by = "routefront only (LiteLLM is not installed here)"
+    tuned_on = policy.scorer.get("litellm_version")
+    remarks = (
+        f"Checked by {checked_by}; tuned on the score of LiteLLM {tuned_on}. Prove it: routefront verify.",
+        "reasoning_override_min_score is out of reach: two reasoning keywords would otherwise overrule the boundaries.",
+        "One tuned router per config: LiteLLM limits tuned complexity routers to one without a licence.",
+        "Put your provider's model strings under litellm_params.model; keys come from the environment.",
+    )
+    header = "".join(f"# {line}\n" for line in provenance_lines(policy, remarks))
+    return header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), checked_by
+
+
+def _guard(output: Path, target: str, *, force: bool, quiet: bool) -> None:
+    if not output.exists():
+        return
+    ours = output.is_file() and (target == "json" or MARK in output.read_text(encoding="utf-8", errors="replace")[:200])
+    if not ours and not force:
+        raise ConfigError(
+            f"output={output} exists and was not written by routefront; name another file or give force=true"
+        )
+    say(f"{output} existed and is replaced.", quiet=quiet)
+
+
+def _diff(old: Path, text: str, output: Path) -> str:
+    if not old.is_file():
+        raise InputDataError(f"diff={old}: there is no such file")
+    before = old.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, text.splitlines(keepends=True), str(old), str(output)))
+
+
+def run_verify(settings: VerifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
+    """Let the gateway's own code decide each prompt; the second value is the exit code, 3 on any disagreement."""
+    from simulators.recorded import read_queries
+    from toolkit.export.litellm_replay import check_with_litellm, replay
+
+    _target(settings.target, ("litellm",))
+    run = open_finished(settings.run)
+    refuse_inexpressible(run.policy)
+    queries, _ = read_queries(Path(required(settings.queries, "queries")))
+    if settings.config is None:
+        config = build_config(run.policy, settings.models, settings.router_name)
+    else:
+        config = _read_config(Path(settings.config))
+    version = check_with_litellm(config)
+    decisions = run.decide(queries)
+    ours = [run.policy.tiers[k] for k in decisions.tier]
+    theirs = replay(config, queries.prompt or ())
+    rows = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+    result: dict[str, Any] = {
+        "target": "litellm",
+        "litellm_version": version,
+        "n": len(queries),
+        "n_agree": len(queries) - len(rows),
+        "verdict": "pass" if not rows else "fail",
+        "disagreements": [
+            {"query_id": str(queries.query_id[i]), "policy": ours[i], "gateway": theirs[i]} for i in rows[:20]
+        ],
+    }
+    if settings.output is not None:
+        write_json(Path(settings.output), result)
+    if rows:
+        say(
+            f"{len(rows)} of {len(queries)} prompts go elsewhere in LiteLLM, first {result['disagreements'][0]}.",
+            quiet=quiet,
+        )
+    return result, 3 if rows else 0
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputDataError(f"config={path}: there is no such file")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputDataError(f"config={path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise InputDataError(f"config={path} holds no mapping; expected a LiteLLM proxy config")
+    return config

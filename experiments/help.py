@@ -1,0 +1,96 @@
+"""Help texts. Kept free of imports, so that `routefront --help` comes up at once."""
+
+OVERVIEW = """\
+routefront finds, proves and ships the thresholds of an LLM router.
+
+usage: routefront COMMAND [option=value ...] [--json] [-m]
+
+  tune      find the best thresholds on your recorded answers (or a scenario), validate them, write a report
+  evaluate  a finished run on other data
+  route     one decision per query of a file, with score and reason
+  export    the chosen policy as a gateway's own config (litellm, json)
+  verify    let the real gateway decide every prompt and compare, tier by tier
+  study     tune and validate on many seeded splits: is the gain real?
+  bench     our speed beside a plain reference
+
+Start here:
+  routefront tune out=runs/first                       the embedded scenario; open runs/first/report.html
+  routefront tune data=recorded data.queries=queries.parquet data.outcomes=outcomes.parquet \\
+      scorer=text policy=utility constraints.quality_floor=0.9 out=runs/mine
+
+Options are Hydra overrides. `routefront COMMAND --help` lists them; `--cfg job` prints the whole config;
+`-m seed=0,1,2` sweeps, one folder per job. `--json` prints one JSON object on stdout and nothing else there.
+Exit codes: 0 done, 1 crash or failed job, 2 bad input, 3 verdict "fail", 4 verdict "undecided", 130 interrupted.
+"""
+
+COMMANDS = {
+    "tune": """\
+routefront tune [option=value ...]: find, choose and validate a policy; writes a run folder with report.html.
+
+Data
+  data=scenario scenario=hybrid_api       the embedded scenario (default); data.n_queries=4000
+  data=recorded data.queries=F data.outcomes=F [data.tiers=[cheap,...,dear]|auto] [data.prices=F]
+      queries:  query_id, prompt; optional slice, session_id, turn, numeric signal columns
+      outcomes: query_id, model, score in [0, 1]; optional slice, cost_usd, latency_s, input_tokens, output_tokens
+      Parquet, CSV or JSONL by suffix; queries that lack a tier's answer are left out, counted and named
+Score (what the router sees before any answer exists)
+  scorer=scenario|text|litellm|column     text is learned from your prompts; litellm is the gateway's own heuristic;
+                                          column takes scorer.column=NAME from the queries file
+Policy
+  policy=thresholds|utility               thresholds on the score, or quality - lambda * cost per tier
+  policy.confidence_floor=0.75            below it: policy.low_confidence_tier (default: the dearest)
+  policy.fallback_tier=TIER               for a query without a score (default: the middle tier)
+Goal
+  objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS
+  constraints.quality_floor=0.9           also slice_floor, cost_ceiling_usd, mean_latency_ceiling_s, p50_ceiling_s,
+                                          p95_ceiling_s, p99_ceiling_s, and any other as
+  'constraints.bounds=["quality@SLICE >= 0.9","latency_p95@SLICE <= 2.5","share_over:5 <= 0.01"]'
+  choose=auto|knee|max_quality|min_cost   auto: min_cost under a floor, max_quality under ceilings, else knee
+Search
+  controller=exact                        enumerate; controller.boundaries=auto|all|N, controller.max_evaluations=N
+  controller=sobol budget=256             a quasi-random sample
+Run
+  seed=0 split.tune=0.5 split.validate=0.5 slices.minimum=30 folds=5
+  out=DIR                                 default outputs/<date>/<time>; the same command resumes an interrupted run
+""",
+    "evaluate": """\
+routefront evaluate run=DIR data.queries=F data.outcomes=F [output=metrics.json]: a finished run on other data.
+
+  run=DIR                     folder of a finished tune
+  data.queries, data.outcomes as for tune; the tiers are the policy's
+  data=scenario seed=7        a fresh draw of the scenario instead
+  slices.minimum=30           coverage below which a slice is not judged alone
+""",
+    "route": """\
+routefront route run=DIR queries=F [output=decisions.csv] [at.quality=0.92]: decide every query of a file.
+
+  queries=F                   query_id, prompt and the signal columns the scorer needs
+  at.quality=0.92             use the cheapest point of the run's front that reached this quality on the tune split
+  output                      CSV: query_id, score, tier, reason; input order
+""",
+    "export": """\
+routefront export run=DIR target=litellm|json output=FILE: the policy as a gateway's own config.
+
+  target=litellm              needs scorer=litellm policy=thresholds; checked by LiteLLM's own classes where installed
+  models={TIER: provider/model}   LiteLLM model strings; a tier without one gets openai/<tier>
+  router_name=routefront      model name that clients call
+  diff=FILE                   show the change against an existing config
+  force=true                  overwrite a file that routefront did not write
+""",
+    "verify": """\
+routefront verify run=DIR target=litellm queries=F [config=FILE]: the real gateway decides; exit 3 if any tier differs.
+
+  config=FILE                 an exported file; without it, what export would write now
+  output=FILE                 the result as JSON
+""",
+    "study": """\
+routefront study [tune's options] splits=20 floors=[0.88,0.9,0.92,0.93] output=study.json
+
+Tunes and validates on many seeded splits. For each quality floor: validation quality, cost and the paired difference
+to the Zero router (tiers mixed at random) at equal cost with a 95 % interval over queries. With scorer=litellm also
+LiteLLM's stock boundaries, and the best boundaries at their cost.
+""",
+    "bench": """\
+routefront bench [cases=[exact,random]] [runs=3] [output=bench.json]: ours beside plain NumPy, ratio > 1 is better.
+""",
+}

@@ -1,0 +1,219 @@
+"""Typed settings of every command: Hydra's config stops here.
+
+A config is resolved to plain containers and validated by these models, so that a wrong type or value is one clear
+line, and nothing below `experiments/` ever sees a `DictConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from simulators.errors import ConfigError
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScenarioData(_Settings):
+    """Draw the table from the scenario of the `scenario` group."""
+
+    kind: Literal["scenario"]
+    n_queries: Annotated[int, Field(ge=10, le=10_000_000)]
+
+
+class RecordedData(_Settings):
+    """Read the table from two files."""
+
+    kind: Literal["recorded"]
+    queries: str | None
+    outcomes: str | None
+    tiers: list[str] | Literal["auto"]
+    prices: str | None = None
+
+
+DataSettings = Annotated[ScenarioData | RecordedData, Field(discriminator="kind")]
+
+
+class TextScorerSettings(_Settings):
+    """`scorer=text`."""
+
+    kind: Literal["text"]
+    ridge_alpha: float
+    neighbours: int
+    neighbour_weight: float
+
+
+class LiteLLMScorerSettings(_Settings):
+    """`scorer=litellm`."""
+
+    kind: Literal["litellm"]
+
+
+class ColumnScorerSettings(_Settings):
+    """`scorer=column`."""
+
+    kind: Literal["column"]
+    column: str | None
+    confidence_column: str | None
+
+
+class ScenarioScorerSettings(_Settings):
+    """`scorer=scenario`."""
+
+    kind: Literal["scenario"]
+
+
+ScorerSettings = Annotated[
+    TextScorerSettings | LiteLLMScorerSettings | ColumnScorerSettings | ScenarioScorerSettings,
+    Field(discriminator="kind"),
+]
+
+
+class PolicySettings(_Settings):
+    """Policy family and lanes; tiers by name, None for the documented default."""
+
+    kind: Literal["thresholds", "utility"]
+    confidence_floor: Annotated[float, Field(ge=0, le=1)] | None
+    fallback_tier: str | None
+    low_confidence_tier: str | None
+    offset_range: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class ExactSettings(_Settings):
+    """`controller=exact`."""
+
+    kind: Literal["exact"]
+    boundaries: Literal["auto", "all"] | Annotated[int, Field(ge=2)]
+    max_evaluations: Annotated[int, Field(ge=1)]
+
+
+class SobolSettings(_Settings):
+    """`controller=sobol`."""
+
+    kind: Literal["sobol"]
+
+
+ControllerSettings = Annotated[ExactSettings | SobolSettings, Field(discriminator="kind")]
+
+
+class SplitSettings(_Settings):
+    """Shares of the distinct prompts."""
+
+    tune: Annotated[float, Field(gt=0, lt=1)]
+    validate_: Annotated[float, Field(gt=0, lt=1, alias="validate")]
+
+
+class SliceSettings(_Settings):
+    """Coverage of slices."""
+
+    minimum: Annotated[int, Field(ge=2)]
+
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class TuneSettings(_Settings):
+    """`routefront tune`."""
+
+    data: DataSettings
+    scenario: dict[str, Any] | None
+    scorer: ScorerSettings
+    policy: PolicySettings
+    controller: ControllerSettings
+    budget: Annotated[int, Field(ge=1)]
+    seed: Seed
+    objectives: Annotated[list[str], Field(min_length=1)]
+    constraints: dict[str, Any]
+    choose: str
+    split: SplitSettings
+    slices: SliceSettings
+    folds: Annotated[int, Field(ge=2, le=50)]
+    out: str | None
+
+
+class StudySettings(TuneSettings):
+    """`routefront study`: tune and validate on many seeded splits."""
+
+    splits: Annotated[int, Field(ge=2)]
+    floors: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    output: str | None
+
+
+class EvaluateSettings(_Settings):
+    """`routefront evaluate`."""
+
+    run: str | None
+    data: DataSettings
+    scenario: dict[str, Any] | None
+    seed: Seed
+    slices: SliceSettings
+    output: str | None
+
+
+class AtSettings(_Settings):
+    """Which point of the run's front to route with; None for the chosen one."""
+
+    quality: Annotated[float, Field(ge=0, le=1)] | None
+
+
+class RouteSettings(_Settings):
+    """`routefront route`."""
+
+    run: str | None
+    queries: str | None
+    at: AtSettings
+    output: str | None
+
+
+class ExportSettings(_Settings):
+    """`routefront export`."""
+
+    run: str | None
+    target: str | None
+    models: dict[str, str]
+    router_name: str
+    diff: str | None
+    force: bool
+    output: str | None
+
+
+class VerifySettings(_Settings):
+    """`routefront verify`."""
+
+    run: str | None
+    target: str | None
+    queries: str | None
+    config: str | None
+    models: dict[str, str]
+    router_name: str
+    output: str | None
+
+
+class BenchSettings(_Settings):
+    """`routefront bench`."""
+
+    cases: list[str]
+    runs: Annotated[int, Field(ge=1)]
+    seed: Seed
+    output: str | None
+
+
+Model = TypeVar("Model", bound=_Settings)
+
+
+def parse_settings(model: type[Model], raw: dict[str, Any]) -> Model:
+    """Validate a resolved config.
+
+    Raises:
+        ConfigError: One line that names the option, what was expected and what came.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        kinds = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "exact", "sobol"}
+        path = [str(p) for i, p in enumerate(first["loc"]) if i == 0 or str(p) not in kinds]
+        raise ConfigError(f"{'.'.join(path)}: {first['msg']}; got {first['input']!r}") from error

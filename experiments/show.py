@@ -1,0 +1,92 @@
+"""What each command prints for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.console import print_rows
+from toolkit.report.record import RunRecord
+
+
+def show(command: str, result: dict[str, Any], record: RunRecord | None) -> None:
+    """Print the result of a command."""
+    if command == "tune" and record is not None:
+        _show_tune(result, record)
+    elif command == "study":
+        _show_study(result)
+    elif command == "bench":
+        _show_bench(result)
+    elif command == "evaluate":
+        _show_evaluate(result)
+    elif command == "export":
+        if result["diff"]:
+            print(result["diff"], end="")
+        print(f"Wrote {result['output']} (checked by {result['checked_by']}).")
+    elif command == "verify":
+        print(f"{result['verdict']}: {result['n_agree']} of {result['n']} prompts go to the same tier in LiteLLM "
+              f"{result['litellm_version']}.")  # fmt: skip
+    else:
+        shares = ", ".join(f"{tier} {share:.1%}" for tier, share in result["tier_shares"].items())
+        print(f"Wrote {result['output']}: {result['n']} decisions ({shares}).")
+
+
+def _show_tune(result: dict[str, Any], record: RunRecord) -> None:
+    from toolkit.report.sentences import plain_sentences, summary_rows
+
+    print_rows(f"{record.policy} by {record.controller} on {record.source}", summary_rows(record))
+    for sentence in plain_sentences(record):
+        print(f"- {sentence}")
+    for note in result["notes"]:
+        print(f"- {note}")
+    print(f"\nReport: {result['report']}")
+
+
+def _show_study(result: dict[str, Any]) -> None:
+    rows = []
+    for row in result["rows"]:
+        if row["n_splits"] == 0:
+            rows.append((row["rule"], "never reached on tune", "", "", "", ""))
+            continue
+        zero = row["zero_router_difference"]
+        text = f"{zero['mean']:+.4f} [{zero['low']:+.4f}, {zero['high']:+.4f}]"
+        stock = row.get("stock_difference")
+        against = "" if stock is None else f"{stock['mean']:+.4f} [{stock['low']:+.4f}, {stock['high']:+.4f}]"
+        cost = f"{1000 * row['cost_usd']:.4g}"
+        rows.append((row["rule"], f"{row['quality']:.4f}", cost, text, row["verdict"], against))
+    header = ("rule", "quality", "USD / 1,000", "vs Zero router at equal cost", "verdict", "vs stock")
+    title = f"{result['policy']} on scorer={result['scorer']}, {result['splits']} splits of {result['source']}"
+    print_rows(title, rows, header)
+
+
+def _show_bench(result: dict[str, Any]) -> None:
+    rows = [
+        (
+            row["case"],
+            row["metric"],
+            f"{row['ours']:.4g}",
+            str(row["peer"] or ""),
+            _number(row["peer_value"]),
+            _number(row["ratio"]),
+        )
+        for row in result["rows"]
+    ]
+    print_rows("bench (ratio > 1: ours is better)", rows, ("case", "metric", "ours", "peer", "peer value", "ratio"))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _show_evaluate(result: dict[str, Any]) -> None:
+    policy = result["policy"]
+    rows = [("queries", f"{result['n']} ({result['dropped']} left out)"), ("quality", f"{policy['quality']:.4f}")]
+    if "cost_usd" in policy:
+        rows.append(("USD per 1,000 queries", f"{1000 * policy['cost_usd']:.4g}"))
+    if "latency_s" in policy:
+        rows.append(("p95 latency", f"{policy['latency_s']['p95']:.3g} s"))
+    rows += [(f"share of {tier}", f"{share:.1%}") for tier, share in policy["tier_shares"].items()]
+    evidence = result["evidence"]
+    if evidence["zero_router_verdict"]:
+        rows.append(("against mixing tiers at random", evidence["zero_router_verdict"]))
+    rows += [("constraint missed", text) for text in evidence["constraints_missed"]]
+    print_rows("The run's policy on this data", rows)

@@ -1,0 +1,172 @@
+"""`routefront study`: is the gain real? Tune and validate on many seeded splits, at several quality floors.
+
+References:
+    [NadeauBengio2003] C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from experiments.console import progress, say
+from experiments.files import write_json
+from experiments.loading import load_data, make_controller, required
+from experiments.pipeline import Prepared, prepare
+from experiments.settings import StudySettings
+from experiments.tune import stock_assignment
+from simulators.errors import ConfigError
+from simulators.outcomes import IntArray, OutcomeTable
+from toolkit.certify.intervals import zero_difference
+from toolkit.problem import Evaluation
+from toolkit.search.base import run_search
+
+
+@dataclass(kw_only=True)
+class _Contrast:
+    """A difference over splits, with the corrected resampled t interval [NadeauBengio2003]_.
+
+    The splits overlap, so their spread alone is too small. The correction inflates its variance from `1/R` to
+    `1/R + n_validate / n_tune`, and covers both the choice of the tune split and the sampling of validation queries.
+    """
+
+    ratio: float
+    differences: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        values, n = np.array(self.differences), len(self.differences)
+        mean = float(values.mean())
+        half = np.nan
+        if n > 1:
+            half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) * np.sqrt(1 / n + self.ratio))
+        return {
+            "mean": mean,
+            "low": mean - half,
+            "high": mean + half,
+            "split_min": float(values.min()),
+            "split_max": float(values.max()),
+        }
+
+
+@dataclass(kw_only=True)
+class _Row:
+    """One line of the study: a rule for choosing, over all splits."""
+
+    label: str
+    ratio: float
+    quality: list[float] = field(default_factory=list)
+    cost_usd: list[float] = field(default_factory=list)
+    met: list[bool] = field(default_factory=list)
+    infeasible: int = 0
+    verdicts: list[str] = field(default_factory=list)
+    zero: _Contrast = field(init=False)
+    stock: _Contrast = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.zero, self.stock = _Contrast(ratio=self.ratio), _Contrast(ratio=self.ratio)
+
+    def add(self, table: OutcomeTable, tier: IntArray, floor: float | None) -> None:
+        everything = np.arange(table.n_queries)
+        self.quality.append(float(table.quality[everything, tier].mean()))
+        self.cost_usd.append(float(table.cost_usd[everything, tier].mean()))
+        self.met.append(floor is None or self.quality[-1] >= floor)
+        found = zero_difference(table, tier)
+        self.zero.differences.append(found.mean)
+        self.verdicts.append(found.verdict)
+
+    def summary(self) -> dict[str, Any]:
+        if not self.quality:
+            return {"rule": self.label, "n_splits": 0, "infeasible_splits": self.infeasible}
+        found: dict[str, Any] = {
+            "rule": self.label,
+            "n_splits": len(self.quality),
+            "infeasible_splits": self.infeasible,
+            "quality": float(np.mean(self.quality)),
+            "cost_usd": float(np.mean(self.cost_usd)),
+            "floor_met_share": float(np.mean(self.met)),
+            "zero_router_difference": self.zero.summary(),
+            "splits_with_evidence_of_gain": float(np.mean([v == "gain" for v in self.verdicts])),
+        }
+        low, high = found["zero_router_difference"]["low"], found["zero_router_difference"]["high"]
+        found["verdict"] = "gain" if low > 0 else "loss" if high < 0 else "no evidence"
+        if self.stock.differences:
+            found["stock_difference"] = self.stock.summary()
+        return found
+
+
+def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]:
+    """Run all splits; write and return the table.
+
+    Raises:
+        ConfigError: If costs are unknown.
+    """
+    output = Path(required(settings.output, "output"))
+    data = load_data(settings.data, settings.scenario, settings.seed)
+    if not data.table.has_cost:
+        raise ConfigError("study compares at equal cost, so it needs cost_usd in the data (or data.prices=FILE)")
+    table, ratio = data.table, settings.split.validate_ / settings.split.tune
+    rules = {floor: _Row(label=f"quality >= {floor:g}", ratio=ratio) for floor in settings.floors}
+    with_stock = settings.scorer.kind == "litellm" and table.n_tiers <= 4
+    stock = _Row(label="stock boundaries", ratio=ratio)
+    equal = _Row(label="best at stock's cost", ratio=ratio)
+    with progress("splits", quiet=quiet) as update:
+        for i in range(settings.splits):
+            one = settings.model_copy(update={"seed": settings.seed + i})
+            prepared = prepare(one, table, ())
+            evaluation = run_search(prepared.problem, make_controller(one, prepared.problem)).evaluation
+            for floor, row in rules.items():
+                _add_floor(row, floor, prepared, evaluation)
+            if with_stock:
+                _add_stock(stock, equal, prepared, evaluation)
+            update(i + 1, settings.splits)
+    lines = [row.summary() for row in (*rules.values(), *((stock, equal) if with_stock else ()))]
+    found = {
+        "source": table.source,
+        "data_hash": table.data_hash,
+        "scorer": settings.scorer.kind,
+        "policy": settings.policy.kind,
+        "splits": settings.splits,
+        "first_seed": settings.seed,
+        "rows": lines,
+    }
+    if output.exists():
+        say(f"{output} existed and is replaced.", quiet=quiet)
+    write_json(output, found)
+    return found
+
+
+def _validate_tiers(prepared: Prepared, evaluation: Evaluation, row: int) -> IntArray:
+    params = evaluation.params[[row]]
+    return np.asarray(
+        prepared.problem.policy.assign(params, prepared.validate_scores, prepared.lanes)[0], dtype=np.int64
+    )
+
+
+def _add_floor(row: _Row, floor: float, prepared: Prepared, evaluation: Evaluation) -> None:
+    """The cheapest candidate that meets the floor on the tune split, seen on the validation split."""
+    feasible = np.flatnonzero(evaluation.columns["quality"] >= floor)
+    if len(feasible) == 0:
+        row.infeasible += 1
+        return
+    best = int(feasible[np.argmin(evaluation.columns["cost_usd"][feasible])])
+    row.add(prepared.validate, _validate_tiers(prepared, evaluation, best), floor)
+
+
+def _add_stock(stock: _Row, equal: _Row, prepared: Prepared, evaluation: Evaluation) -> None:
+    """LiteLLM's stock boundaries, and the best candidate that costs no more than they do on the tune split."""
+    validate = prepared.validate
+    stock_tier = stock_assignment(validate)
+    stock.add(validate, stock_tier, None)
+    tune_rows = np.arange(prepared.tune.n_queries)
+    budget = prepared.tune.cost_usd[tune_rows, stock_assignment(prepared.tune)].mean()
+    affordable = np.flatnonzero(evaluation.columns["cost_usd"] <= budget)
+    best = int(affordable[np.argmax(evaluation.columns["quality"][affordable])])
+    tier = _validate_tiers(prepared, evaluation, best)
+    equal.add(validate, tier, None)
+    everything = np.arange(validate.n_queries)
+    gain = validate.quality[everything, tier] - validate.quality[everything, stock_tier]
+    equal.stock.differences.append(float(gain.mean()))

@@ -1,0 +1,236 @@
+r"""Fits of a scenario's parameters to recorded outcomes, tokens and times.
+
+Notation: N queries, K tiers, S slices; $n_s$ queries in slice s, $w_s = n_s / N$. The model is that of
+`simulators/scenario.py`: $\mu_k = \sigma(c_k - d_s - \tau z)$ with capability c, difficulty d (share-weighted mean 0,
+which makes c and d identifiable) and $\tau$ = `difficulty_sd`; given $\mu$, a score is Beta with precision $\phi$.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
+from scipy.optimize import least_squares
+from scipy.special import expit, logit
+
+from simulators.errors import InputDataError
+from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from simulators.scenario import INFLATION_REFERENCE_TOKENS
+
+_NODES = 40
+_LEAST_PRECISION = 0.01
+_LEAST_VARIANCE = 1e-9
+_IQR_OF_NORMAL = 1.3489795003921634
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityFit:
+    """Quality parameters of a scenario.
+
+    Attributes:
+        capability: `K`, logits, in the table's tier order.
+        difficulty: `S`, logits, share-weighted mean zero.
+        difficulty_sd: Within-slice standard deviation of the difficulty, logits.
+        quality_precision: $\\phi$ of the Beta score.
+        mean_quality: `S x K` means that the fitted parameters imply.
+    """
+
+    capability: FloatArray
+    difficulty: FloatArray
+    difficulty_sd: float
+    quality_precision: float
+    mean_quality: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class LognormalFit:
+    """Median, and standard deviation of the logarithm."""
+
+    median: float
+    sigma: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InflationFit:
+    """Billed per visible token: median at the reference length, slope on log length, log standard deviation."""
+
+    median: float
+    exponent: float
+    sigma: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Moments:
+    count: IntArray  # S, queries
+    mean: FloatArray  # S x K
+    variance: float  # within slices, summed over tiers
+    covariance: float  # within slices, mean over pairs of tiers
+    covariance_se: float
+
+    @property
+    def weight(self) -> FloatArray:
+        """`S`, the slices' shares."""
+        return np.asarray(self.count / self.count.sum(), dtype=np.float64)
+
+
+def logistic_normal_moments(
+    capability: FloatArray, difficulty: FloatArray, difficulty_sd: float
+) -> tuple[FloatArray, FloatArray]:
+    r"""$E[\mu_k]$ and $E[\mu_j \mu_k]$ per slice by Gauss--Hermite quadrature over the difficulty.
+
+    Args:
+        capability: `K`, logits.
+        difficulty: `S`, logits.
+        difficulty_sd: Logits, not negative.
+
+    Returns:
+        `S x K` means and `S x K x K` second moments.
+    """
+    nodes, weights = hermegauss(_NODES)
+    weights = weights / weights.sum()
+    mu = expit(capability[None, :, None] - difficulty[:, None, None] - difficulty_sd * nodes)  # S x K x nodes
+    return mu @ weights, np.einsum("sjx,skx,x->sjk", mu, mu, weights)
+
+
+def fit_quality(table: OutcomeTable) -> QualityFit:
+    r"""Capability, difficulty, difficulty_sd and quality_precision by moments.
+
+    Least squares over the slice x tier means, weighted by the slices' shares, and the pooled within-slice covariance
+    between tiers, weighted by its standard error: tiers vary together only through the difficulty, so that covariance
+    is what identifies $\tau$. What variance is left is the Beta's: $\sum_k (V_k - \mathrm{Var}\,\mu_k) =
+    \sum_k E[\mu_k (1 - \mu_k)] / (1 + \phi)$, pooled over slices and tiers. Right-or-wrong scores have $\phi = 0$ and
+    come out at a small positive value, whose Beta is right or wrong for all practical purposes.
+
+    Raises:
+        InputDataError: If a slice has fewer than two queries, or the tiers' scores do not vary together within slices.
+    """
+    recorded = _recorded_moments(table)
+    capability, difficulty, sd = _solve(recorded)
+    mean, second = logistic_normal_moments(capability, difficulty, sd)
+    own_second = np.diagonal(second, axis1=1, axis2=2)
+    bernoulli = float(recorded.weight @ (mean - own_second).sum(axis=1))
+    explained = float(recorded.weight @ (own_second - mean**2).sum(axis=1))
+    left = max(recorded.variance - explained, _LEAST_VARIANCE)
+    return QualityFit(
+        capability=capability,
+        difficulty=difficulty,
+        difficulty_sd=sd,
+        quality_precision=max(bernoulli / left - 1.0, _LEAST_PRECISION),
+        mean_quality=mean,
+    )
+
+
+def _recorded_moments(table: OutcomeTable) -> _Moments:
+    n, s = table.n_queries, len(table.slices)
+    count = np.bincount(table.slice_code, minlength=s)
+    if count.min() < 2:
+        raise InputDataError(
+            f"every slice needs at least 2 queries; {table.slices[int(count.argmin())]} has {count.min()}; pool slices"
+        )
+    mean = np.stack([table.quality[table.slice_code == i].mean(axis=0) for i in range(s)])
+    rest = table.quality - mean[table.slice_code]
+    upper = np.triu_indices(table.n_tiers, k=1)
+    products = (rest[:, upper[0]] * rest[:, upper[1]]).mean(axis=1)  # N, mean over pairs
+    dof = n - s
+    covariance = float(products.sum() / dof)
+    if covariance <= 0:
+        raise InputDataError(
+            f"within slices the tiers' scores do not vary together (covariance {covariance:.3g}); "
+            "difficulty_sd cannot be fitted to them"
+        )
+    return _Moments(
+        count=count,
+        mean=mean,
+        variance=float((rest**2).sum() / dof),
+        covariance=covariance,
+        covariance_se=float(products.std() / np.sqrt(n)),
+    )
+
+
+def _solve(recorded: _Moments) -> tuple[FloatArray, FloatArray, float]:
+    k = recorded.mean.shape[1]
+    upper = np.triu_indices(k, k=1)
+    mean_se = np.sqrt(recorded.variance / k / recorded.count)[:, None]  # one scatter for all: weights are shares
+
+    def residuals(theta: FloatArray) -> FloatArray:
+        capability, difficulty, sd = theta[:k], theta[k:-1], float(np.exp(theta[-1]))
+        mean, second = logistic_normal_moments(capability, difficulty, sd)
+        between = second - mean[:, :, None] * mean[:, None, :]
+        covariance = float(recorded.weight @ between[:, upper[0], upper[1]].mean(axis=1))
+        return np.concatenate(
+            [
+                ((mean - recorded.mean) / mean_se).ravel(),
+                [(covariance - recorded.covariance) / max(recorded.covariance_se, 1e-9)],
+                [recorded.weight @ difficulty],  # exactly zero at the optimum: capability takes up any shift
+            ]
+        )
+
+    logits = logit(np.clip(recorded.mean, 0.01, 0.99))
+    capability = recorded.weight @ logits
+    difficulty = (capability - logits).mean(axis=1)
+    start = np.concatenate([capability, difficulty, [0.0]])
+    theta = least_squares(residuals, start, xtol=1e-12, ftol=1e-12, gtol=1e-12).x
+    shift = recorded.weight @ theta[k:-1]
+    return theta[:k] - shift, theta[k:-1] - shift, float(np.exp(theta[-1]))
+
+
+def fit_lognormal(values: FloatArray) -> LognormalFit:
+    """Lognormal with the sample's mean and the sample's standard deviation of logarithms.
+
+    Mean tokens are what a bill is made of, so the mean is kept exactly; the median follows from it.
+
+    Raises:
+        InputDataError: If fewer than two values come, or one is not positive and finite.
+    """
+    logs = _checked_logs(values)
+    sigma = float(logs.std(ddof=1))
+    return LognormalFit(median=float(values.mean() * np.exp(-(sigma**2) / 2)), sigma=sigma)
+
+
+def fit_lognormal_robust(values: FloatArray) -> LognormalFit:
+    """Lognormal with the sample's median and interquartile range: for times, whose far tail is another cause.
+
+    Raises:
+        InputDataError: If fewer than two values come, or one is not positive and finite.
+    """
+    low, middle, high = np.quantile(_checked_logs(values), [0.25, 0.5, 0.75])
+    return LognormalFit(median=float(np.exp(middle)), sigma=float((high - low) / _IQR_OF_NORMAL))
+
+
+def fit_inflation(visible_tokens: FloatArray, billed_tokens: FloatArray) -> InflationFit:
+    """Regression of log(billed / visible) on log(visible / reference length), one pair per query.
+
+    Args:
+        visible_tokens: `N`, positive.
+        billed_tokens: `N`, positive.
+
+    Raises:
+        InputDataError: If the lengths differ, fewer than three pairs come, all answers are equally long, or a value is
+            not positive and finite.
+    """
+    if len(visible_tokens) != len(billed_tokens) or len(visible_tokens) < 3:
+        raise InputDataError(
+            f"expected at least three pairs of visible and billed tokens; got {len(visible_tokens)} and "
+            f"{len(billed_tokens)}"
+        )
+    length = _checked_logs(visible_tokens) - np.log(INFLATION_REFERENCE_TOKENS)
+    ratio = _checked_logs(billed_tokens) - _checked_logs(visible_tokens)
+    spread = float(((length - length.mean()) ** 2).sum())
+    if spread == 0.0:
+        raise InputDataError("all answers have the same visible length; the slope of inflation cannot be fitted")
+    exponent = float(((length - length.mean()) * ratio).sum() / spread)
+    level = float(ratio.mean() - exponent * length.mean())
+    rest = ratio - level - exponent * length
+    return InflationFit(
+        median=float(np.exp(level)), exponent=exponent, sigma=float(np.sqrt((rest**2).sum() / (len(rest) - 2)))
+    )
+
+
+def _checked_logs(values: FloatArray) -> FloatArray:
+    bad = ~(np.isfinite(values) & (values > 0))
+    if len(values) < 2 or bad.any():
+        raise InputDataError(
+            f"expected at least two values, all positive and finite; got {len(values)} with {int(bad.sum())} bad"
+        )
+    return np.log(values)

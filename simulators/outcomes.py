@@ -1,0 +1,193 @@
+"""The one data structure: what every tier would have answered to every query.
+
+Notation: N queries, K tiers in order of mean billed cost per answer (0 = cheapest), S slices.
+A recording and a scenario both end here, and nothing downstream can tell them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.errors import InputDataError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryBatch:
+    """What a router may look at: no outcome, so that a label can never reach a score.
+
+    Attributes:
+        query_id: `N` identifiers.
+        prompt: `N` texts, or None where the source has none.
+        signals: Name -> `N` numeric router signals; NaN where a query lacks one.
+    """
+
+    query_id: NDArray[np.str_]
+    prompt: tuple[str, ...] | None
+    signals: Mapping[str, FloatArray]
+
+    def __len__(self) -> int:
+        return len(self.query_id)
+
+    def take(self, rows: IntArray) -> QueryBatch:
+        """The queries at `rows`, in that order."""
+        return QueryBatch(
+            query_id=self.query_id[rows],
+            prompt=None if self.prompt is None else tuple(self.prompt[i] for i in rows),
+            signals={name: values[rows] for name, values in self.signals.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeTable:
+    """Potential outcomes of N queries on K tiers.
+
+    Attributes:
+        tiers: K names, cheapest mean cost per answer first.
+        queries: The N queries as a router sees them.
+        quality: `N x K` in [0, 1].
+        cost_usd: `N x K` billed USD of that one answer; all NaN where unknown.
+        latency_s: `N x K` end to end without contention, seconds; all NaN where unknown.
+        ttft_s: `N x K` time to first visible token without contention; all NaN where unknown.
+        input_tokens: `N x K` billed; NaN where unknown.
+        output_tokens: `N x K` billed, hidden reasoning included; NaN where unknown.
+        error: `N x K`, True where the tier failed.
+        slices: S slice names, sorted.
+        slice_code: `N` indices into `slices`.
+        session: `N` session identifiers, or None.
+        turn: `N` positions within the session, or None.
+        source: One line that says where the rows came from.
+    """
+
+    tiers: tuple[str, ...]
+    queries: QueryBatch
+    quality: FloatArray
+    cost_usd: FloatArray
+    latency_s: FloatArray
+    ttft_s: FloatArray
+    input_tokens: FloatArray
+    output_tokens: FloatArray
+    error: NDArray[np.bool_]
+    slices: tuple[str, ...]
+    slice_code: IntArray
+    session: NDArray[np.str_] | None = None
+    turn: IntArray | None = None
+    source: str = ""
+    _hash: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        n, k = self.n_queries, self.n_tiers
+        if k < 2:
+            raise InputDataError(f"a router needs at least two tiers; got {list(self.tiers)}")
+        if len(set(self.tiers)) < k:
+            raise InputDataError(f"tiers must be distinct; got {list(self.tiers)}")
+        if n == 0:
+            raise InputDataError("the table holds no query that all tiers answered")
+        for name in ("quality", "cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens", "error"):
+            shape = getattr(self, name).shape
+            if shape != (n, k):
+                raise InputDataError(f"{name} must have shape {(n, k)}; got {shape}")
+        self._check_range("quality", 0.0, 1.0, missing_allowed=False)
+        for name in ("cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens"):
+            self._check_range(name, 0.0, np.inf, missing_allowed=True)
+
+    def _check_range(self, name: str, low: float, high: float, *, missing_allowed: bool) -> None:
+        values = getattr(self, name)
+        bad = ~((values >= low) & (values <= high) & np.isfinite(values))
+        if missing_allowed:
+            bad &= ~np.isnan(values)
+        if bad.any():
+            row, tier = (int(i) for i in np.argwhere(bad)[0])
+            limits = f"in [{low:g}, {high:g}]" if np.isfinite(high) else "finite and not negative"
+            raise InputDataError(
+                f"{name} must be {limits}; query {self.queries.query_id[row]!s} on tier {self.tiers[tier]} has "
+                f"{values[row, tier]} ({int(bad.sum())} such values); correct or drop these rows"
+            )
+
+    @property
+    def n_queries(self) -> int:
+        """N."""
+        return len(self.queries)
+
+    @property
+    def n_tiers(self) -> int:
+        """K."""
+        return len(self.tiers)
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether every answer has a known cost."""
+        return bool(np.isfinite(self.cost_usd).all())
+
+    @property
+    def has_latency(self) -> bool:
+        """Whether every answer has a known latency."""
+        return bool(np.isfinite(self.latency_s).all())
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 over tiers, queries and outcomes: what a result was computed from."""
+        if not self._hash:
+            digest = hashlib.sha256()
+            digest.update("\x1f".join((*self.tiers, "\x1e", *self.slices, "\x1e", *self.queries.query_id)).encode())
+            digest.update("\x1f".join(self.queries.prompt or ()).encode("utf-8", "surrogatepass"))
+            for name in sorted(self.queries.signals):
+                digest.update(name.encode() + np.ascontiguousarray(self.queries.signals[name]).tobytes())
+            for values in (self.quality, self.cost_usd, self.latency_s, self.slice_code):
+                digest.update(np.ascontiguousarray(values).tobytes())
+            self._hash.append(digest.hexdigest())
+        return self._hash[0]
+
+    def take(self, rows: IntArray) -> OutcomeTable:
+        """The sub-table of the queries at `rows`; slice names stay as they are."""
+        per_query = ("quality", "cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens", "error")
+        return dataclasses.replace(
+            self,
+            queries=self.queries.take(rows),
+            slice_code=self.slice_code[rows],
+            session=None if self.session is None else self.session[rows],
+            turn=None if self.turn is None else self.turn[rows],
+            _hash=[],
+            **{name: getattr(self, name)[rows] for name in per_query},
+        )
+
+
+def split_by_prompt(
+    table: OutcomeTable, fractions: Mapping[str, float], rng: np.random.Generator
+) -> dict[str, IntArray]:
+    """Row indices of each split; queries with the same prompt always fall on the same side.
+
+    Args:
+        table: The queries to split.
+        fractions: Split name -> share of the distinct prompts, each positive, summing to at most 1.
+        rng: Source of the permutation.
+
+    Returns:
+        Split name -> sorted row indices; the rest (1 - sum) is in none.
+
+    Raises:
+        InputDataError: If a split would hold no query.
+    """
+    keys = table.queries.prompt if table.queries.prompt is not None else tuple(table.queries.query_id)
+    _, group = np.unique(np.asarray(keys, dtype=object).astype(str), return_inverse=True)
+    order = rng.permutation(int(group.max()) + 1)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    edges = np.round(np.cumsum([0.0, *fractions.values()]) * len(order)).astype(int)
+    splits = {}
+    for (name, share), low, high in zip(fractions.items(), edges[:-1], edges[1:], strict=True):
+        rows = np.flatnonzero((rank[group] >= low) & (rank[group] < high))
+        if len(rows) == 0:
+            raise InputDataError(
+                f"the {name} split (share {share:g} of {len(order)} distinct prompts) holds no query; give more data"
+            )
+        splits[name] = rows
+    return splits

@@ -1,0 +1,196 @@
+"""What a policy does on data it was not tuned on: overall, per slice, and against what anybody could have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from toolkit.certify.intervals import Interval, mean_interval, rank_correlation, zero_difference
+from toolkit.evaluation.constraints import Constraint
+from toolkit.evaluation.estimators import AssignmentEstimator
+from toolkit.evaluation.slices import Coverage
+from toolkit.evaluation.summary import latency_summary
+from toolkit.zero_router import zero_router_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceEvidence:
+    """One slice.
+
+    Attributes:
+        name: Slice, or `other` for the merged small ones.
+        n: Queries.
+        quality: The policy's mean quality.
+        cost_usd: The policy's mean cost per query; NaN where unknown.
+        tier_shares: `K`.
+        tier_quality: `K` mean quality of each single tier.
+        versus: Tier name -> the policy's quality minus that tier's, paired.
+    """
+
+    name: str
+    n: int
+    quality: Interval
+    cost_usd: float
+    tier_shares: FloatArray
+    tier_quality: FloatArray
+    versus: dict[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintEvidence:
+    """How one constraint fares on new data.
+
+    Attributes:
+        text: The constraint.
+        value: The figure on this table; NaN where it cannot be computed.
+        holds: Whether the point estimate meets it.
+    """
+
+    text: str
+    value: float
+    holds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Figures of one policy on one table.
+
+    Attributes:
+        n: Queries.
+        tiers: K names, cheapest first.
+        quality: Mean quality.
+        cost_usd: Mean cost per query; NaN where unknown.
+        latency_s: `mean`, `p50`, `p95`, `p99`, or empty where unknown.
+        tier_shares: `K`.
+        tier_quality: `K` single tiers.
+        tier_cost_usd: `K` single tiers; NaN where unknown.
+        tier_latency_p95_s: `K` single tiers; NaN where unknown.
+        cheapest, dearest, best_single: Tier names; the best single one was chosen on the tune split.
+        versus: Tier name -> quality minus that tier's, paired over queries.
+        zero_quality: The Zero router's quality at the policy's cost; NaN where costs are unknown.
+        zero_difference: Quality minus the Zero router's at equal cost, or None where costs are unknown.
+        information: Rank correlation of the score with the gain of `information_tier` over the cheapest.
+        information_tier: The tier whose gain the score is held against.
+        oracle_quality: Mean of the best tier per query: what no router can exceed.
+        slices: Covered slices, largest first.
+        uncovered: Slice -> queries, for those merged into `other`.
+        constraints: Each constraint on this table.
+    """
+
+    n: int
+    tiers: tuple[str, ...]
+    quality: Interval
+    cost_usd: Interval
+    latency_s: dict[str, float]
+    tier_shares: FloatArray
+    tier_quality: FloatArray
+    tier_cost_usd: FloatArray
+    tier_latency_p95_s: FloatArray
+    cheapest: str
+    dearest: str
+    best_single: str
+    versus: dict[str, Interval]
+    zero_quality: float
+    zero_difference: Interval | None
+    information: Interval
+    information_tier: str
+    oracle_quality: float
+    slices: tuple[SliceEvidence, ...]
+    uncovered: dict[str, int]
+    constraints: tuple[ConstraintEvidence, ...]
+
+
+def gather_evidence(
+    table: OutcomeTable,
+    tier: IntArray,
+    score: FloatArray,
+    *,
+    coverage: Coverage,
+    constraints: tuple[Constraint, ...],
+    best_single: int,
+) -> Evidence:
+    """Evidence for one assignment.
+
+    Args:
+        table: Data the policy was not tuned on.
+        tier: `N` chosen tiers.
+        score: `N` scores, NaN where the scorer failed.
+        coverage: Covered groups of `table`.
+        constraints: What the policy was tuned to meet.
+        best_single: Index of the single tier that was best on the tune split.
+    """
+    everything = np.arange(table.n_queries)
+    known = table.has_cost
+    compared = tuple(dict.fromkeys((0, table.n_tiers - 1, best_single)))
+    upgrade = best_single if best_single > 0 else table.n_tiers - 1
+    usable = np.isfinite(score)
+    gain = table.quality[:, upgrade] - table.quality[:, 0]
+    cost = table.cost_usd[everything, tier]
+    return Evidence(
+        n=table.n_queries,
+        tiers=table.tiers,
+        quality=mean_interval(table.quality[everything, tier]),
+        cost_usd=mean_interval(cost) if known else Interval(mean=np.nan, low=np.nan, high=np.nan),
+        latency_s=latency_summary(table, everything, tier),
+        tier_shares=np.bincount(tier, minlength=table.n_tiers) / table.n_queries,
+        tier_quality=table.quality.mean(axis=0),
+        tier_cost_usd=table.cost_usd.mean(axis=0) if known else np.full(table.n_tiers, np.nan),
+        tier_latency_p95_s=np.quantile(table.latency_s, 0.95, axis=0),
+        cheapest=table.tiers[0],
+        dearest=table.tiers[-1],
+        best_single=table.tiers[best_single],
+        versus={table.tiers[k]: _paired(table, tier, k, everything) for k in compared},
+        zero_quality=zero_router_of(table).quality_at(float(cost.mean())) if known else np.nan,
+        zero_difference=zero_difference(table, tier) if known else None,
+        information=rank_correlation(score[usable], gain[usable]),
+        information_tier=table.tiers[upgrade],
+        oracle_quality=float(table.quality.max(axis=1).mean()),
+        slices=_slice_evidence(table, tier, coverage, compared),
+        uncovered={name: int(coverage.counts[table.slices.index(name)]) for name in coverage.merged},
+        constraints=_constraint_evidence(table, tier, coverage, constraints),
+    )
+
+
+def _paired(table: OutcomeTable, tier: IntArray, other: int, rows: IntArray) -> Interval:
+    return mean_interval(table.quality[rows, tier[rows]] - table.quality[rows, other])
+
+
+def _slice_evidence(
+    table: OutcomeTable, tier: IntArray, coverage: Coverage, compared: tuple[int, ...]
+) -> tuple[SliceEvidence, ...]:
+    group = coverage.group_of_slice[table.slice_code]
+    found = []
+    for g, name in enumerate(coverage.groups):
+        rows = np.flatnonzero(group == g)
+        chosen = tier[rows]
+        found.append(
+            SliceEvidence(
+                name=name,
+                n=len(rows),
+                quality=mean_interval(table.quality[rows, chosen]),
+                cost_usd=float(table.cost_usd[rows, chosen].mean()),
+                tier_shares=np.bincount(chosen, minlength=table.n_tiers) / len(rows),
+                tier_quality=table.quality[rows].mean(axis=0),
+                versus={table.tiers[k]: _paired(table, tier, k, rows) for k in compared},
+            )
+        )
+    return tuple(sorted(found, key=lambda s: -s.n))
+
+
+def _constraint_evidence(
+    table: OutcomeTable, tier: IntArray, coverage: Coverage, constraints: tuple[Constraint, ...]
+) -> tuple[ConstraintEvidence, ...]:
+    estimator = AssignmentEstimator(table, coverage, tier[None, :].astype(np.int8))
+    found = []
+    for constraint in constraints:
+        name = constraint.metric.slice_name
+        absent = name is not None and (name not in table.slices or coverage.counts[table.slices.index(name)] == 0)
+        if absent or (constraint.metric.base == "worst_slice" and not coverage.groups):
+            value = np.nan
+        else:
+            value = float(estimator.value(constraint.metric)[0])
+        holds = bool(constraint.slack(np.array([value]))[0] >= 0)
+        found.append(ConstraintEvidence(text=constraint.text, value=value, holds=holds))
+    return tuple(found)

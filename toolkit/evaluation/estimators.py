@@ -1,0 +1,183 @@
+"""Metrics of many candidates at once, from three primitives.
+
+An estimator knows, for n candidates, (a) sums of any `N x K` quantity over the queries of each slice, (b) latency
+quantiles, (c) how many queries each tier gets. Everything else follows here, once. `AssignmentEstimator` computes
+the primitives from explicit assignments: slow, obvious, and the reference that the exact ones are tested against.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.errors import ConfigError
+from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from toolkit.evaluation.metrics import HEADLINE, QUANTILES, Metric
+from toolkit.evaluation.slices import Coverage
+
+_CHUNK_ELEMENTS = 8_000_000
+
+
+class Estimator(ABC):
+    """Figures of n candidates on one table.
+
+    Attributes:
+        table: The outcomes.
+        coverage: The groups a worst slice is taken over.
+    """
+
+    def __init__(self, table: OutcomeTable, coverage: Coverage) -> None:
+        self.table = table
+        self.coverage = coverage
+        self._quality_by_slice: FloatArray | None = None
+
+    @abstractmethod
+    def slice_sums(self, values: FloatArray) -> FloatArray:
+        """Sum of `values: N x K` at the chosen tiers, per slice: `n x S`."""
+
+    @abstractmethod
+    def total_sums(self, values: FloatArray) -> FloatArray:
+        """Sum of `values: N x K` at the chosen tiers over all queries: `n`."""
+
+    @abstractmethod
+    def latency_quantiles(self, levels: tuple[float, ...], rows: IntArray) -> FloatArray:
+        """Latency quantiles (linear interpolation) over the queries at `rows`: `n x len(levels)`, seconds."""
+
+    @abstractmethod
+    def tier_counts(self) -> IntArray:
+        """Queries per tier: `n x K`."""
+
+    def value(self, metric: Metric) -> FloatArray:
+        """`n` values of one metric in natural units.
+
+        Raises:
+            ConfigError: If the table cannot answer (unknown slice, cost or latency).
+        """
+        if metric.base == "worst_slice":
+            return self._worst_slice()
+        if metric.needs_latency and not self.table.has_latency:
+            raise ConfigError(f"{metric.column} needs latency_s of every answer, which this data does not have")
+        if metric.base in QUANTILES:
+            return self.latency_quantiles((QUANTILES[metric.base],), self._rows(metric))[:, 0]
+        return self._mean(self._quantity(metric), metric)
+
+    def values(self, metrics: tuple[Metric, ...]) -> dict[str, FloatArray]:
+        """Column name -> `n` values; overall quantiles share one pass."""
+        found = {m.column: self.value(m) for m in metrics if m.base not in QUANTILES or m.slice_name is not None}
+        overall = [m for m in metrics if m.base in QUANTILES and m.slice_name is None]
+        if overall:
+            if not self.table.has_latency:
+                self.value(overall[0])
+            levels = tuple(QUANTILES[m.base] for m in overall)
+            quantiles = self.latency_quantiles(levels, np.arange(self.table.n_queries))
+            found.update({m.column: quantiles[:, i] for i, m in enumerate(overall)})
+        return {m.column: found[m.column] for m in metrics}
+
+    def _quantity(self, metric: Metric) -> FloatArray:
+        if metric.base == "quality":
+            return self.table.quality
+        if metric.base == "cost":
+            if not self.table.has_cost:
+                raise ConfigError(
+                    "this data has no cost_usd: give data.prices=FILE, or name other objectives, "
+                    "such as objectives=[latency_mean,quality]"
+                )
+            return self.table.cost_usd
+        if metric.base == "latency_mean":
+            return self.table.latency_s
+        assert metric.limit_s is not None
+        return (self.table.latency_s > metric.limit_s).astype(np.float64)
+
+    def _mean(self, values: FloatArray, metric: Metric) -> FloatArray:
+        if metric.slice_name is None:
+            return self.total_sums(values) / self.table.n_queries
+        code, count = self._slice(metric.slice_name)
+        return self.slice_sums(values)[:, code] / count
+
+    def _slice(self, name: str) -> tuple[int, int]:
+        if name not in self.table.slices:
+            shown = ", ".join(self.table.slices[:12]) + (", ..." if len(self.table.slices) > 12 else "")
+            raise ConfigError(f"slice {name!r} is not in the data; it has {shown}")
+        code = self.table.slices.index(name)
+        count = int(self.coverage.counts[code])
+        if count == 0:
+            raise ConfigError(f"slice {name!r} has no query in this split; give more data or name another slice")
+        return code, count
+
+    def _rows(self, metric: Metric) -> IntArray:
+        if metric.slice_name is None:
+            return np.arange(self.table.n_queries)
+        return np.flatnonzero(self.table.slice_code == self._slice(metric.slice_name)[0])
+
+    def quality_by_slice(self) -> FloatArray:
+        """Sum of quality per slice, `n x S`; computed once."""
+        if self._quality_by_slice is None:
+            self._quality_by_slice = self.slice_sums(self.table.quality)
+        return self._quality_by_slice
+
+    def _worst_slice(self) -> FloatArray:
+        cover = self.coverage
+        if not cover.groups:
+            raise ConfigError(
+                f"no slice reaches the minimum coverage of {cover.minimum} queries; lower slices.minimum or add data"
+            )
+        member = cover.group_of_slice[:, None] == np.arange(len(cover.groups))
+        sums = self.quality_by_slice() @ member.astype(np.float64)
+        return np.asarray((sums / (cover.counts @ member)).min(axis=1))
+
+
+def headline_metrics(table: OutcomeTable, cover: Coverage) -> tuple[Metric, ...]:
+    """The metrics that every evaluation records, as far as the data knows them."""
+    metrics = [Metric(base) for base in HEADLINE]
+    metrics = [m for m in metrics if table.has_latency or not m.needs_latency]
+    metrics = [m for m in metrics if table.has_cost or m.base != "cost"]
+    return tuple(m for m in metrics if cover.groups or m.base != "worst_slice")
+
+
+class AssignmentEstimator(Estimator):
+    """Primitives by looking every answer up: the reference, O(n N) per quantity.
+
+    Args:
+        table: The outcomes.
+        coverage: The covered groups.
+        assignment: `n x N` tier indices.
+    """
+
+    def __init__(self, table: OutcomeTable, coverage: Coverage, assignment: NDArray[np.int8]) -> None:
+        super().__init__(table, coverage)
+        self._assignment = assignment
+        self._by_slice = np.argsort(table.slice_code, kind="stable")
+
+    def _chosen(self, values: FloatArray, rows: IntArray) -> FloatArray:
+        return values[rows[None, :], self._assignment[:, rows]]
+
+    def _chunks(self) -> list[AssignmentEstimator]:
+        step = max(1, _CHUNK_ELEMENTS // self.table.n_queries)
+        starts = range(0, len(self._assignment), step)
+        return [AssignmentEstimator(self.table, self.coverage, self._assignment[i : i + step]) for i in starts]
+
+    def slice_sums(self, values: FloatArray) -> FloatArray:
+        """See `Estimator`."""
+        present = np.flatnonzero(self.coverage.counts)
+        starts = np.searchsorted(self.table.slice_code[self._by_slice], present)
+        out = np.zeros((len(self._assignment), len(self.table.slices)))
+        out[:, present] = np.concatenate(
+            [np.add.reduceat(chunk._chosen(values, self._by_slice), starts, axis=1) for chunk in self._chunks()]
+        )
+        return out
+
+    def total_sums(self, values: FloatArray) -> FloatArray:
+        """See `Estimator`."""
+        rows = np.arange(self.table.n_queries)
+        return np.concatenate([chunk._chosen(values, rows).sum(axis=1) for chunk in self._chunks()])
+
+    def latency_quantiles(self, levels: tuple[float, ...], rows: IntArray) -> FloatArray:
+        """See `Estimator`."""
+        parts = [np.quantile(chunk._chosen(self.table.latency_s, rows), levels, axis=1).T for chunk in self._chunks()]
+        return np.concatenate(parts)
+
+    def tier_counts(self) -> IntArray:
+        """See `Estimator`."""
+        return np.stack([(self._assignment == k).sum(axis=1) for k in range(self.table.n_tiers)], axis=1)

@@ -1,0 +1,153 @@
+"""`target=litellm`: the complexity router of LiteLLM's proxy, with our boundaries in its `tier_boundaries`.
+
+LiteLLM has four fixed tiers. A policy that uses fewer maps neighbouring names to one model; boundaries nobody crosses
+are dropped, because LiteLLM accepts descending or equal boundaries in silence and then strands a tier. Its own check
+(`--validate_config`) also lets misspelt keys and unknown models pass, so `check_config` is stricter, and
+`toolkit.export.litellm_replay` asks the real classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simulators.errors import ExportError
+from toolkit.export.schema import PolicyFile
+from toolkit.policies.thresholds import UNREACHABLE
+from toolkit.scorers.litellm import TIER_NAMES
+
+BOUNDARY_NAMES = ("simple_medium", "medium_complex", "complex_reasoning")
+ROUTER_NAME = "routefront"
+TIER_OF_NAME = {1: (0, 0, 0, 0), 2: (0, 1, 1, 1), 3: (0, 1, 1, 2), 4: (0, 1, 2, 3)}
+"""Number of models -> which of them each of LiteLLM's four names gets, cheapest first."""
+_NEVER = 1e9
+
+
+def refuse_inexpressible(policy: PolicyFile) -> None:
+    """Say why LiteLLM cannot run this policy, if it cannot.
+
+    Raises:
+        ExportError: With the reason and the remedy.
+    """
+    if policy.policy != "thresholds":
+        raise ExportError(
+            "LiteLLM routes by boundaries on one score and cannot compute a utility per tier; "
+            "tune with policy=thresholds scorer=litellm, or use target=json"
+        )
+    if policy.scorer.get("kind") != "litellm":
+        raise ExportError(
+            f"the thresholds were tuned on scorer={policy.scorer.get('kind')}, a score that LiteLLM cannot compute; "
+            "tune with scorer=litellm, or use target=json"
+        )
+    if policy.lanes.confidence_floor is not None:
+        raise ExportError(
+            "LiteLLM's heuristic states no confidence, so policy.confidence_floor cannot be exported; unset it"
+        )
+    used = len(reachable_tiers(policy)[0])
+    if used > len(TIER_NAMES):
+        raise ExportError(
+            f"LiteLLM has {len(TIER_NAMES)} complexity tiers; this policy uses {used}: tune with fewer tiers"
+        )
+
+
+def reachable_tiers(policy: PolicyFile) -> tuple[list[str], list[float]]:
+    """Tiers that some score reaches, and the boundaries between them, strictly ascending."""
+    edges = np.concatenate([[-UNREACHABLE], policy.params, [UNREACHABLE]])
+    used = [k for k in range(len(policy.tiers)) if edges[k] < edges[k + 1]]
+    return [policy.tiers[k] for k in used], [float(edges[k]) for k in used[1:]]
+
+
+def complexity_config(policy: PolicyFile) -> dict[str, Any]:
+    """LiteLLM's `complexity_router_config` for a policy it can express."""
+    models, cuts = reachable_tiers(policy)
+    names = TIER_OF_NAME[len(models)]
+    if len(cuts) == 0:
+        boundaries = [0.15, 0.35, 0.60]
+    elif len(cuts) == 1:
+        boundaries = [cuts[0], cuts[0] + 1.0, cuts[0] + 2.0]
+    elif len(cuts) == 2:
+        boundaries = [cuts[0], cuts[0] + (cuts[1] - cuts[0]) / 2, cuts[1]]
+    else:
+        boundaries = cuts
+    return {
+        "classifier_type": "heuristic",
+        "tiers": {tier: models[index] for tier, index in zip(TIER_NAMES, names, strict=True)},
+        "tier_boundaries": dict(zip(BOUNDARY_NAMES, boundaries, strict=True)),
+        "reasoning_override_min_score": _NEVER,
+    }
+
+
+def build_config(policy: PolicyFile, models: Mapping[str, str], router_name: str = ROUTER_NAME) -> dict[str, Any]:
+    """The whole proxy config.
+
+    Args:
+        policy: A policy that LiteLLM can express.
+        models: Tier name -> LiteLLM model string; a tier without one gets `openai/<tier>`.
+        router_name: Model name that clients call.
+
+    Raises:
+        ExportError: If LiteLLM cannot express the policy or a name clashes.
+    """
+    refuse_inexpressible(policy)
+    unknown = sorted(set(models) - set(policy.tiers))
+    if unknown:
+        raise ExportError(f"models names tiers {unknown} that the policy does not have; it has {policy.tiers}")
+    if router_name in policy.tiers:
+        raise ExportError(f"router_name={router_name!r} is also a tier's name; choose another")
+    deployments: list[dict[str, Any]] = [
+        {"model_name": tier, "litellm_params": {"model": models.get(tier, f"openai/{tier}")}} for tier in policy.tiers
+    ]
+    router = {
+        "model": "auto_router/complexity_router",
+        "complexity_router_default_model": policy.lanes.fallback_tier,
+        "complexity_router_config": complexity_config(policy),
+    }
+    deployments.append({"model_name": router_name, "litellm_params": router})
+    return {
+        "model_list": deployments,
+        "router_settings": {"routing_strategy": "simple-shuffle", "num_retries": 2},
+        "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+    }
+
+
+def find_router(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and `litellm_params` of the one complexity router of a proxy config.
+
+    Raises:
+        ExportError: If there is none, or more than one.
+    """
+    entries = config.get("model_list")
+    entries = entries if isinstance(entries, list) else []
+    found = [
+        (str(entry.get("model_name")), entry["litellm_params"])
+        for entry in entries
+        if isinstance(entry, dict)
+        and isinstance(entry.get("litellm_params"), dict)
+        and entry["litellm_params"].get("model") == "auto_router/complexity_router"
+    ]
+    if len(found) != 1:
+        raise ExportError(f"expected one auto_router/complexity_router deployment in the config; found {len(found)}")
+    return found[0]
+
+
+def check_config(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a config that LiteLLM's own check would let pass; empty if nothing."""
+    _, params = find_router(config)
+    crc = params.get("complexity_router_config") or {}
+    known = {entry["model_name"] for entry in config["model_list"]}
+    problems = []
+    boundaries = crc.get("tier_boundaries") or {}
+    values = [boundaries[name] for name in BOUNDARY_NAMES if isinstance(boundaries.get(name), int | float)]
+    if set(boundaries) != set(BOUNDARY_NAMES) or len(values) < len(BOUNDARY_NAMES):
+        problems.append(f"tier_boundaries must hold the numbers {list(BOUNDARY_NAMES)}; got {boundaries}")
+    elif not values[0] < values[1] < values[2] or not np.isfinite(values).all():
+        problems.append(f"tier_boundaries must be finite and strictly ascending; got {values}")
+    tiers = crc.get("tiers") or {}
+    if set(tiers) != set(TIER_NAMES):
+        problems.append(f"tiers must name {list(TIER_NAMES)}; got {sorted(tiers)}")
+    for name in [*tiers.values(), params.get("complexity_router_default_model")]:
+        if name not in known:
+            problems.append(f"tier or default model {name!r} is no model_name of the config")
+    return problems

@@ -1,0 +1,134 @@
+"""`policy.json`: the versioned schema of a chosen policy, and reading one back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from simulators.errors import InputDataError
+from simulators.outcomes import FloatArray
+from toolkit.policies.base import Policy
+from toolkit.policies.lanes import Lanes
+from toolkit.policies.thresholds import ThresholdPolicy
+from toolkit.policies.utility import UtilityPolicy
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class LanesFile(BaseModel):
+    """Where a query goes when its score cannot be used; tiers by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fallback_tier: str
+    low_confidence_tier: str
+    confidence_floor: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Provenance(BaseModel):
+    """What produced a policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    routefront_version: str
+    git_commit: str | None
+    seed: int
+    created: str
+    source: str
+
+
+class PolicyFile(BaseModel):
+    """A chosen policy.
+
+    Attributes:
+        schema_version: Version of this schema.
+        policy: Family of the policy.
+        tiers: Names, cheapest first.
+        thresholds: `K-1` boundaries on the score for `thresholds`, else null. A boundary of ±1.797e308 is one that no
+            (every) score reaches.
+        utility: `lambda` and `b_1 ... b_{K-1}` for `utility`, else null.
+        lanes: Fallbacks.
+        scorer: What the scorer described; its files are in the run's `scorer` folder.
+        objectives: Metrics that were optimised.
+        constraints: Name -> limit.
+        chosen_because: One sentence.
+        data_hash: Hash of the table the run was tuned and validated on.
+        metrics: `tune` and `validate` figures.
+        evidence: Validation evidence: intervals against single tiers and the Zero router.
+        provenance: Versions, seed, date.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    policy: Literal["thresholds", "utility"]
+    tiers: Annotated[list[str], Field(min_length=2)]
+    thresholds: list[float] | None
+    utility: dict[str, float] | None
+    lanes: LanesFile
+    scorer: dict[str, object]
+    objectives: list[str]
+    constraints: dict[str, float]
+    chosen_because: str
+    data_hash: str
+    metrics: dict[str, object]
+    evidence: dict[str, object]
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PolicyFile:
+        expected = len(self.tiers) - 1
+        if self.policy == "thresholds":
+            t = self.thresholds
+            if t is None or len(t) != expected or not np.isfinite(t).all() or sorted(t) != t:
+                raise ValueError(f"thresholds must be {expected} finite numbers that never decrease; got {t}")
+        elif self.utility is None or set(self.utility) != set(UtilityPolicy().parameter_names(len(self.tiers))):
+            raise ValueError(f"utility must hold lambda and {expected} offsets; got {self.utility}")
+        unknown = {self.lanes.fallback_tier, self.lanes.low_confidence_tier} - set(self.tiers)
+        if unknown:
+            raise ValueError(f"lanes name tiers that the policy does not have: {sorted(unknown)}")
+        return self
+
+    @property
+    def family(self) -> Policy:
+        """The policy family."""
+        return ThresholdPolicy() if self.policy == "thresholds" else UtilityPolicy()
+
+    @property
+    def params(self) -> FloatArray:
+        """`p` parameters in the family's order."""
+        values = self.thresholds if self.utility is None else list(self.utility.values())
+        assert values is not None
+        return np.array(values, dtype=np.float64)
+
+    def runtime_lanes(self) -> Lanes:
+        """The lanes with tiers as indices."""
+        return Lanes(
+            fallback_tier=self.tiers.index(self.lanes.fallback_tier),
+            low_confidence_tier=self.tiers.index(self.lanes.low_confidence_tier),
+            confidence_floor=self.lanes.confidence_floor,
+        )
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """Read a `policy.json`.
+
+    Raises:
+        InputDataError: If it is missing or not a policy of this schema.
+    """
+    if not path.is_file():
+        raise InputDataError(
+            f"expected a finished run with a policy at {path}, but there is none; run routefront tune first"
+        )
+    try:
+        return PolicyFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputDataError(f"{path} is not a policy of schema {SCHEMA_VERSION}: {where} {first['msg']}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputDataError(f"{path} is not JSON ({error}); restore it or run routefront tune again") from error

@@ -1,0 +1,329 @@
+"""One self-contained page on one run: no script, no external resource, figures embedded as PNG.
+
+Names of tiers and slices are user data: every text goes through `_text`, and only there.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from toolkit.certify.evidence import Evidence, SliceEvidence
+from toolkit.certify.intervals import Interval
+from toolkit.evaluation.slices import OTHER
+from toolkit.policies.thresholds import UNREACHABLE
+from toolkit.report.figures import front_figure, png_bytes, slices_figure
+from toolkit.report.record import RunRecord
+from toolkit.report.sentences import (
+    column_label,
+    column_value,
+    constraint_column,
+    constraint_label,
+    has_costs,
+    on_validation,
+    parameter_value,
+    percent,
+    roles,
+    sentences_by_topic,
+    signed_difference,
+    usd_per_1000,
+    with_interval,
+)
+
+_UNKNOWN = "–"
+_POLICY = "this policy"
+_MOST_SHARES = 4
+_READING = (
+    "Every figure of the policy is from the validation split, which neither the scorer nor the search has seen. "
+    "Intervals are 95 %; two policies are compared query by query (paired), slices one at a time.",
+    "A difference whose interval contains 0 is no evidence, in either direction. The oracle picks the best tier of "
+    "each query with hindsight and bounds every router from above.",
+    "The Zero router sends queries to tiers at random in the best proportions that cost as much as the policy: what "
+    "anybody can have without looking at a prompt.",
+)
+_STYLE = """
+:root { color-scheme: light; --ink: #1d2327; --soft: #5b6670; --line: #d9dee3; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; color: var(--ink); background: #fff;
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
+p { margin: .4rem 0 .8rem; max-width: 50rem; }
+.soft { color: var(--soft); font-size: .92rem; overflow-wrap: anywhere; }
+.verdict { background: #f3f7fa; border-left: 4px solid #0072b2; border-radius: 3px; padding: .5rem 1.2rem;
+  margin: 1.2rem 0; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .5rem 1.2rem; margin: .7rem 0; }
+dt { font-weight: 600; }
+dd { margin: 0; overflow-wrap: anywhere; }
+dd p { margin: 0 0 .3rem; max-width: none; }
+.wide { overflow-x: auto; margin: .5rem 0 1rem; }
+img { display: block; width: 100%; min-width: 34rem; max-width: 56rem; height: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
+th, td { padding: .36rem .7rem .36rem .4rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+td { white-space: nowrap; }
+thead th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; vertical-align: bottom;
+  min-width: 5.5rem; }
+tbody th { font-weight: 600; min-width: 11rem; max-width: 18rem; overflow-wrap: anywhere; background: #fff;
+  position: sticky; left: 0; }
+td.prose { white-space: normal; min-width: 15rem; }
+tr.policy, tr.policy th { background: #eaf3f9; }
+td.loss, td.gain, td.none, td.lines { white-space: pre; }
+td.loss { background: #fbe9e0; color: #a63d00; font-weight: 600; }
+td.gain { color: #00684c; font-weight: 600; }
+td.none { color: var(--soft); }
+@media (max-width: 36rem) { dl { grid-template-columns: minmax(0, 1fr); gap: .1rem; } dd { margin-bottom: .5rem; }
+  tbody th { min-width: 9rem; } }
+@media print {
+  body { max-width: none; padding: 0; font-size: 9.5pt; }
+  .wide { overflow: visible; }
+  img { min-width: 0; max-height: 23cm; object-fit: contain; object-position: left; }
+  table { font-size: 8pt; }
+  td, td.loss, td.gain, td.none { white-space: pre-line; }
+  tbody th { position: static; }
+  th, td { padding-right: .5rem; }
+  tbody th, td.prose { min-width: 0; }
+  tr, img { break-inside: avoid; }
+  h2 { break-after: avoid; }
+  td.loss, tr.policy, .verdict { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+}
+"""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A table cell that carries a class: `loss`, `gain`, `none`, `lines` or `prose`."""
+
+    text: str
+    kind: str
+
+
+_Row = Sequence["str | _Cell"]
+
+
+def render_html(record: RunRecord) -> str:
+    """The whole page."""
+    lead = f"Tuned on {record.n_tune:,} queries, judged on {record.n_validate:,} others. {record.source}"
+    body = [
+        f"<h1>{_text(record.title)}</h1>",
+        f'<p class="soft">{_text(lead)}</p>',
+        f'<section class="verdict">{_definitions(sentences_by_topic(record))}</section>',
+        "<h2>Where the policy stands</h2>",
+        _image(front_figure(record), "Quality against cost or latency of the policies, single tiers and chosen point"),
+        *_chosen_section(record),
+        *_parameter_section(record),
+        *_comparison_section(record),
+        *_slice_section(record),
+        *_provenance_section(record),
+    ]
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = [
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        f"<title>{_text(record.title)} – routefront</title>",
+        f"<style>{_STYLE}</style>",
+    ]
+    parts = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", *body, "</body>", "</html>"]
+    return "\n".join(parts) + "\n"
+
+
+def _text(text: str) -> str:
+    return html.escape(text).replace(" %", "\u00a0%")
+
+
+def _image(figure: Figure, alternative: str) -> str:
+    data = base64.b64encode(png_bytes(figure)).decode("ascii")
+    return f'<div class="wide"><img alt="{_text(alternative)}" src="data:image/png;base64,{data}"></div>'
+
+
+def _definitions(entries: Iterable[tuple[str, Sequence[str]]]) -> str:
+    rows = [
+        f"<dt>{_text(term)}</dt><dd>{''.join(f'<p>{_text(line)}</p>' for line in lines)}</dd>"
+        for term, lines in entries
+    ]
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def _table(head: Sequence[str], rows: Sequence[_Row], *, highlighted: str | None = None) -> str:
+    """A table whose first column names the rows; columns without any figure are left out."""
+    columns = [i for i in range(len(head)) if i == 0 or any(row[i] not in {"", _UNKNOWN} for row in rows)]
+    titles = "".join(f'<th scope="col">{_text(head[i])}</th>' for i in columns)
+    lines = []
+    for row in rows:
+        mark = ' class="policy"' if row[0] == highlighted else ""
+        cells = "".join(_data_cell(row[i]) for i in columns[1:])
+        lines.append(f'<tr{mark}><th scope="row">{_text(str(row[0]))}</th>{cells}</tr>')
+    body = "\n".join(lines)
+    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _data_cell(cell: str | _Cell) -> str:
+    if isinstance(cell, _Cell):
+        return f'<td class="{cell.kind}">{_text(cell.text)}</td>'
+    return f"<td>{_text(cell)}</td>"
+
+
+def _value(column: str, value: float) -> str:
+    return column_value(column, value) if math.isfinite(value) else _UNKNOWN
+
+
+def _verdict_cell(difference: Interval) -> _Cell:
+    kind = "none" if difference.verdict == "no evidence" else difference.verdict
+    return _Cell(f"{difference.verdict}\n{signed_difference(difference)}", kind)
+
+
+def _chosen_section(record: RunRecord) -> list[str]:
+    """Tune against validation, and the constraints."""
+    evidence = record.evidence
+    rows: list[_Row] = []
+    for column in dict.fromkeys((*record.chosen_tune, *map(constraint_column, evidence.constraints))):
+        tuned = _value(column, record.chosen_tune.get(column, np.nan))
+        validated = with_interval(on_validation(evidence, column), partial(_value, column))
+        rows.append([column_label(column), tuned, validated, _bound_cell(evidence, column)])
+    return [
+        "<h2>The chosen point, tuned and validated</h2>",
+        f'<p class="soft">{_text(f"Chosen by {record.chosen_because}.")}</p>',
+        _table(["figure", "tune split", "validation split, 95 % interval", "constraint"], rows),
+    ]
+
+
+def _bound_cell(evidence: Evidence, column: str) -> str | _Cell:
+    bounds = [c for c in evidence.constraints if constraint_column(c) == column]
+    if not bounds:
+        return ""
+    text = "; ".join(f"{constraint_label(c)} {'holds' if c.holds else 'is missed'}" for c in bounds)
+    return _Cell(text, "none" if all(c.holds for c in bounds) else "loss")
+
+
+def _parameter_section(record: RunRecord) -> list[str]:
+    meaning = _threshold_meaning if record.policy == "thresholds" else _utility_meaning
+    rows: list[_Row] = [
+        (name, parameter_value(value), _Cell(meaning(record, name), "prose")) for name, value in record.params.items()
+    ]
+    return ["<h2>Parameters</h2>", _table(["name", "value", "what it means"], rows)]
+
+
+def _threshold_meaning(record: RunRecord, name: str) -> str:
+    """What the boundary `t_k` between tiers k-1 and k does."""
+    tiers, names, value = record.evidence.tiers, list(record.params), record.params[name]
+    k = names.index(name) + 1
+    below = tiers[k - 1] if k == 1 else f"{tiers[k - 1]} or a tier before it"
+    above = tiers[k] if k == len(names) else f"{tiers[k]} or a tier after it"
+    if value >= UNREACHABLE:
+        return f"No query goes to {above} by its score."
+    if value <= -UNREACHABLE:
+        return f"Every query goes to {above} by its score, none to {below}."
+    equal = (
+        f" It equals {names[k - 2]}, so no score leads to {tiers[k - 1]}."
+        if k > 1 and record.params[names[k - 2]] == value
+        else ""
+    )
+    return f"Queries that score this or more go to {above}, the others to {below}.{equal}"
+
+
+def _utility_meaning(record: RunRecord, name: str) -> str:
+    """What `lambda` or the offset `b_k` does."""
+    value, tiers = record.params[name], record.evidence.tiers
+    if name == "lambda":
+        if value <= 0:
+            return "Quality per USD: cost does not count, each query goes to the tier of highest predicted quality."
+        worth = usd_per_1000(0.01 / value)
+        return f"Quality per USD: 0.01 of predicted quality is worth {worth} per 1,000 queries."
+    k = list(record.params).index(name)
+    return f"Added to the predicted quality of {tiers[k]} before tiers are compared." if 0 < k < len(tiers) else ""
+
+
+def _comparison_section(record: RunRecord) -> list[str]:
+    """Single tiers, the policy, the Zero router and the stock policy side by side."""
+    evidence, names = record.evidence, roles(record.evidence)
+    rows: list[_Row] = []
+    for k, tier in enumerate(evidence.tiers):
+        gap = _verdict_cell(evidence.versus[tier]) if tier in evidence.versus else ""
+        figures = _figures(evidence.tier_quality[k], evidence.tier_cost_usd[k], evidence.tier_latency_p95_s[k])
+        rows.append([tier, names.get(tier, ""), *figures, gap])
+    latency = _value("latency_p95_s", evidence.latency_s.get("p95", np.nan))
+    cost = with_interval(evidence.cost_usd, partial(_value, "cost_usd"))
+    rows.append([_POLICY, "", with_interval(evidence.quality), cost, latency, ""])
+    if evidence.zero_difference is not None:
+        figures = _figures(evidence.zero_quality, evidence.cost_usd.mean, np.nan)
+        rows.append(
+            ["Zero router at equal cost", "mixes tiers at random", *figures, _verdict_cell(evidence.zero_difference)]
+        )
+    if (stock := record.stock_validate) is not None:
+        rows.append([stock.name, "stock policy", *_figures(stock.quality, stock.cost_usd, np.nan), ""])
+    rows.append(["oracle", "best tier per query", *_figures(evidence.oracle_quality, np.nan, np.nan), ""])
+    head = ["", "role", "quality", "cost per 1,000 queries", "p95 latency", "policy's quality minus this one's"]
+    stock_line = [f"<p>{_text(record.stock_difference)}</p>"] if record.stock_difference is not None else []
+    return [
+        "<h2>Against single tiers and random mixing, validation split</h2>",
+        _table(head, rows, highlighted=_POLICY),
+        *stock_line,
+    ]
+
+
+def _figures(quality: float, cost_usd: float, latency_s: float) -> list[str]:
+    return [_value("quality", quality), _value("cost_usd", cost_usd), _value("latency_p95_s", latency_s)]
+
+
+def _slice_section(record: RunRecord) -> list[str]:
+    evidence, names = record.evidence, roles(record.evidence)
+    if not evidence.slices:
+        return ["<h2>Slices</h2>", "<p>No slice has enough queries to be judged.</p>", *_small_slices(evidence)]
+    ordered = sorted(evidence.slices, key=lambda s: s.versus[evidence.best_single].mean)
+    gaps = [f"difference to {tier} ({role})" for tier, role in names.items()]
+    return [
+        "<h2>Slices</h2>",
+        _image(slices_figure(record), "Per slice, difference to the best single tier and tier shares"),
+        _table(
+            ["slice", "queries", "quality", *gaps, "cost per 1,000 queries", "tier shares"],
+            [_slice_row(s, evidence) for s in ordered],
+        ),
+        *_small_slices(evidence),
+    ]
+
+
+def _slice_row(found: SliceEvidence, evidence: Evidence) -> list[str | _Cell]:
+    gaps = [_verdict_cell(found.versus[tier]) for tier in roles(evidence)]
+    shares = _Cell(_shares(found, evidence.tiers), "lines")
+    return [found.name, f"{found.n:,}", with_interval(found.quality), *gaps, _value("cost_usd", found.cost_usd), shares]
+
+
+def _shares(found: SliceEvidence, tiers: tuple[str, ...]) -> str:
+    """The tiers by falling share; the figure shows all, the table the largest few."""
+    ordered = [int(k) for k in np.argsort(-found.tier_shares, kind="stable") if found.tier_shares[k] > 0]
+    shown = [f"{tiers[k]} {percent(float(found.tier_shares[k]))}" for k in ordered[:_MOST_SHARES]]
+    rest = [float(found.tier_shares[k]) for k in ordered[_MOST_SHARES:]]
+    return "\n".join(shown + ([f"{len(rest)} more {percent(sum(rest))}"] if rest else []))
+
+
+def _small_slices(evidence: Evidence) -> list[str]:
+    if not evidence.uncovered:
+        return []
+    names = ", ".join(f"{name} ({n:,})" for name, n in evidence.uncovered.items())
+    merged = f", judged together as {OTHER}" if any(s.name == OTHER for s in evidence.slices) else ""
+    return [f'<p class="soft">{_text(f"Too small to judge alone{merged} (queries in brackets): {names}.")}</p>']
+
+
+def _provenance_section(record: RunRecord) -> list[str]:
+    evaluations = f"{record.n_evaluations:,} in {record.seconds:.3g} s, of which {record.n_failed:,} failed"
+    queries = f"{record.n_tune:,} to tune, {record.n_validate:,} to validate, {record.n_dropped:,} dropped"
+    entries: list[tuple[str, Sequence[str]]] = [
+        ("Data", [record.source]),
+        ("Queries", [queries]),
+        ("Policy", [record.policy]),
+        ("Scorer", [record.scorer]),
+        ("Controller", [record.controller]),
+        ("Exactness", [record.exactness]),
+        ("Evaluations", [evaluations]),
+        ("Notes", record.notes or ("none",)),
+        ("How to read", _READING if has_costs(record) else _READING[:2]),
+    ]
+    return ["<h2>Provenance</h2>", _definitions(entries)]

@@ -1,0 +1,76 @@
+"""What a report is drawn from: a record of one tuning run, free of files and config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulators.outcomes import FloatArray
+from toolkit.certify.evidence import Evidence
+from toolkit.zero_router import ZeroRouter
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockPolicy:
+    """A gateway's own thresholds on the same data, for comparison.
+
+    Attributes:
+        name: Such as `LiteLLM stock boundaries`.
+        cost_usd: Mean cost per query.
+        quality: Mean quality.
+    """
+
+    name: str
+    cost_usd: float
+    quality: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One tuning run.
+
+    Attributes:
+        title: Name of the run.
+        source: One line on the data.
+        policy: `thresholds` or `utility`.
+        scorer: One line on the scorer.
+        controller: Name of the controller.
+        exactness: What the search is exact for.
+        chosen_because: Why this point.
+        params: Name -> value of the chosen parameters.
+        n_tune, n_validate, n_dropped: Queries.
+        n_evaluations, n_failed: Evaluations, and how many of them failed.
+        seconds: Time spent in the search.
+        front: Natural column -> `F` values on the tune split, by ascending cost (or first objective).
+        chosen_tune: Natural column -> value of the chosen point on the tune split.
+        zero_tune, zero_validate: Zero routers, or None where costs are unknown.
+        front_validate: `cost_usd` and `quality` (`F`) of the front's policies on the validation split, or empty.
+        evidence: The chosen policy on the validation split.
+        stock_tune, stock_validate: The gateway's own thresholds, where the scorer is a gateway's.
+        stock_difference: Sentence comparing chosen and stock policy on the validation split, or None.
+        notes: Sentences on the data (dropped rows, reordered tiers, ...).
+    """
+
+    title: str
+    source: str
+    policy: str
+    scorer: str
+    controller: str
+    exactness: str
+    chosen_because: str
+    params: dict[str, float]
+    n_tune: int
+    n_validate: int
+    n_dropped: int
+    n_evaluations: int
+    n_failed: int
+    seconds: float
+    front: dict[str, FloatArray]
+    chosen_tune: dict[str, float]
+    zero_tune: ZeroRouter | None
+    zero_validate: ZeroRouter | None
+    front_validate: dict[str, FloatArray]
+    evidence: Evidence
+    stock_tune: StockPolicy | None
+    stock_validate: StockPolicy | None
+    stock_difference: str | None
+    notes: tuple[str, ...]

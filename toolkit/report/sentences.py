@@ -1,0 +1,374 @@
+"""What one run shows, in plain English: each claim is a figure with its interval, and nothing is claimed beyond it.
+
+Differences in quality are paired over the validation queries; intervals are 95 %. A difference whose interval
+contains 0 is reported as "no evidence", never as equality. Money is shown in USD per 1,000 queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+
+from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
+from toolkit.certify.intervals import Interval
+from toolkit.evaluation.slices import OTHER
+from toolkit.policies.thresholds import UNREACHABLE
+from toolkit.report.record import RunRecord
+
+SINGLE_TIER_SHARE = 0.99
+_MOST_NAMES = 8
+_LABELS = {
+    "cost_usd": "cost per 1,000 queries",
+    "worst_slice_quality": "quality of the worst slice",
+    "latency_mean_s": "mean latency",
+    "latency_p50_s": "p50 latency",
+    "latency_p95_s": "p95 latency",
+    "latency_p99_s": "p99 latency",
+}
+
+
+def percent(fraction: float) -> str:
+    """`45.6 %`; what is small or nearly everything is not rounded to nothing or everything."""
+    if not math.isfinite(fraction):
+        return "unknown"
+    if 0 < fraction < 0.001 or 0.999 < fraction < 1:
+        return "<0.1 %" if fraction < 0.5 else ">99.9 %"
+    return f"{100 * fraction:,.0f} %" if fraction in {0.0, 1.0} or fraction >= 10 else f"{100 * fraction:.1f} %"
+
+
+def usd_per_1000(cost_usd: float) -> str:
+    """Cost of 1,000 queries from the cost of one, three significant digits: `$0.490`, `$15.00`, `$1,250`."""
+    value = 1000 * cost_usd
+    if not math.isfinite(value):
+        return "unknown"
+    if value == 0:
+        return "$0"
+    decimals = 0 if abs(value) >= 100 else min(max(2, 2 - math.floor(math.log10(abs(value)))), 9)
+    return f"{'-' if value < 0 else ''}${abs(value):,.{decimals}f}"
+
+
+def signed_difference(interval: Interval) -> str:
+    """`+0.003 [-0.004, +0.010]`; what is not 0 is never shown as 0 where the interval excludes 0."""
+    excludes_zero = interval.verdict != "no evidence"
+
+    def show(value: float) -> str:
+        decimals = 3
+        while excludes_zero and decimals < 8 and round(value, decimals) == 0:
+            decimals += 1
+        return f"{round(value, decimals) + 0.0:+.{decimals}f}"
+
+    return with_interval(interval, show)
+
+
+def with_interval(interval: Interval, show: Callable[[float], str] = "{:.3f}".format) -> str:
+    """The estimate, and its interval where there is one."""
+    if not math.isfinite(interval.low + interval.high):
+        return show(interval.mean)
+    return f"{show(interval.mean)} [{show(interval.low)}, {show(interval.high)}]"
+
+
+def column_label(column: str) -> str:
+    """Natural column in words: `p95 latency`, `quality in slice gsm8k`."""
+    base, _, slice_name = column.partition("[")
+    label = _LABELS.get(base, base)
+    if base.startswith("share_over_"):
+        label = f"share slower than {base.removeprefix('share_over_').removesuffix('s')} s"
+    return f"{label} in slice {slice_name.removesuffix(']')}" if slice_name else label
+
+
+def column_value(column: str, value: float, decimals: int = 3) -> str:
+    """A value of a natural column with its unit."""
+    if not math.isfinite(value):
+        return "unknown"
+    if column.startswith("cost_usd"):
+        return usd_per_1000(value)
+    if column.startswith("share_over"):
+        return percent(value)
+    return f"{value:.{decimals - 1}f} s" if column.startswith("latency") else f"{value:.{decimals}f}"
+
+
+def parameter_value(value: float) -> str:
+    """A threshold that no score can reach is `+∞`, one that every score reaches `−∞`."""
+    if abs(value) >= UNREACHABLE:
+        return "+∞" if value > 0 else "−∞"
+    return f"{value:.6g}"
+
+
+def constraint_column(constraint: ConstraintEvidence) -> str:
+    """The natural column that a constraint bounds."""
+    return constraint.text.rsplit(" ", 2)[0]
+
+
+def constraint_label(constraint: ConstraintEvidence) -> str:
+    """`quality >= 0.92`, money per 1,000 queries."""
+    column, sign, limit = constraint.text.rsplit(" ", 2)
+    shown = column_value(column, float(limit)) if column.startswith(("cost_usd", "share_over")) else limit
+    return f"{column_label(column)} {sign} {shown}" + (" s" if column.startswith("latency") else "")
+
+
+def worst_slice(evidence: Evidence) -> SliceEvidence | None:
+    """The covered slice of lowest quality."""
+    return min(evidence.slices, key=lambda s: s.quality.mean, default=None)
+
+
+def on_validation(evidence: Evidence, column: str) -> Interval:
+    """The policy's value of a natural column on the validation split; NaN where it is unknown."""
+    bounded = {constraint_column(c): c.value for c in evidence.constraints}
+    known = {"quality": evidence.quality, "cost_usd": evidence.cost_usd}
+    known |= {f"latency_{k}_s": Interval(mean=v, low=np.nan, high=np.nan) for k, v in evidence.latency_s.items()}
+    known |= {f"quality[{s.name}]": s.quality for s in evidence.slices}
+    if (worst := worst_slice(evidence)) is not None:
+        known["worst_slice_quality"] = worst.quality
+    found = known.get(column)
+    if found is not None and (column not in bounded or math.isclose(found.mean, bounded[column], rel_tol=1e-9)):
+        return found
+    return Interval(mean=bounded.get(column, np.nan), low=np.nan, high=np.nan)
+
+
+def roles(evidence: Evidence) -> dict[str, str]:
+    """Tier -> what it is among the single tiers: `best single`, `cheapest`, `dearest`, or several of these.
+
+    Where costs are unknown, tiers stand in the order given, and the ends are called `first` and `last`.
+    """
+    ends = ("cheapest", "dearest") if math.isfinite(evidence.cost_usd.mean) else ("first", "last")
+    found: dict[str, list[str]] = {evidence.best_single: ["best single"]}
+    for role, tier in zip(ends, (evidence.cheapest, evidence.dearest), strict=True):
+        found.setdefault(tier, []).append(role)
+    return {tier: " and ".join(names) for tier, names in found.items()}
+
+
+def has_costs(record: RunRecord) -> bool:
+    """Whether the policy's cost is known."""
+    return math.isfinite(record.evidence.cost_usd.mean)
+
+
+def plain_sentences(record: RunRecord) -> list[str]:
+    """Everything a reader must know before shipping the chosen point, most important first."""
+    return [sentence for _, sentences in sentences_by_topic(record) for sentence in sentences]
+
+
+def sentences_by_topic(record: RunRecord) -> list[tuple[str, list[str]]]:
+    """The sentences of `plain_sentences` under a word each; topics without a sentence are left out."""
+    topics = [
+        ("Cost", _cost(record)),
+        ("Quality", _quality(record.evidence)),
+        ("Routing", _routing(record)),
+        ("Constraints", [_constraint(record, c) for c in record.evidence.constraints]),
+        ("Score", [_information(record.evidence)]),
+        ("Slices", _slices(record.evidence)),
+        ("Latency", _latency(record.evidence)),
+    ]
+    return [(topic, sentences) for topic, sentences in topics if sentences]
+
+
+def _rivals(evidence: Evidence) -> dict[str, str]:
+    """The best single tier and the dearest, each with its name in a sentence."""
+    names = roles(evidence)
+    return {tier: f"the {names[tier]} tier {tier}" for tier in dict.fromkeys((evidence.best_single, evidence.dearest))}
+
+
+def _cost(record: RunRecord) -> list[str]:
+    evidence = record.evidence
+    if not has_costs(record):
+        return ["Costs are unknown, so nothing is said about savings or about mixing tiers at random at equal cost."]
+    sentences = [
+        f"On {_counted(evidence.n, 'validation query')} the policy costs "
+        f"{with_interval(evidence.cost_usd, usd_per_1000)} per 1,000 queries."
+    ]
+    for tier, name in _rivals(evidence).items():
+        theirs = float(evidence.tier_cost_usd[evidence.tiers.index(tier)])
+        sentences.append(_saving(evidence.cost_usd, theirs, name))
+    return sentences
+
+
+def _saving(ours: Interval, theirs: float, name: str) -> str:
+    saved = theirs - ours.mean
+    if math.isclose(theirs, ours.mean, rel_tol=1e-9):
+        return f"It costs as much as {name}."
+    word, verb = ("less", "saves") if saved > 0 else ("more", "adds")
+    relative = f"{percent(abs(saved) / theirs)} {word}" if theirs > 0 else word
+    change = f"{verb} {usd_per_1000(abs(saved))} per 1,000 queries"
+    inside = ", a difference within the interval of its own cost" if ours.low <= theirs <= ours.high else ""
+    return f"It costs {relative} than {name} ({usd_per_1000(theirs)}), which {change}{inside}."
+
+
+def _quality(evidence: Evidence) -> list[str]:
+    oracle = f"no router over these tiers can exceed {evidence.oracle_quality:.3f} on these queries"
+    sentences = [f"The policy's quality is {with_interval(evidence.quality)}; {oracle}."]
+    for tier, name in _rivals(evidence).items():
+        gap = evidence.versus[tier]
+        shown = f"{signed_difference(gap)} (paired difference, 95 % interval)"
+        if gap.low == gap.high == 0:
+            sentences.append(f"On every query its quality equals that of {name}.")
+        elif gap.verdict == "no evidence":
+            ruled = f"; a loss of up to {-gap.low:.3f} is not ruled out" if gap.low < 0 else ""
+            sentences.append(f"No evidence of a difference in quality to {name}: {shown}{ruled}.")
+        else:
+            word = "higher" if gap.verdict == "gain" else "lower"
+            sentences.append(f"Its quality is {word} than that of {name}: {shown}.")
+    return sentences
+
+
+def _routing(record: RunRecord) -> list[str]:
+    evidence, sentences = record.evidence, []
+    largest = int(np.argmax(evidence.tier_shares))
+    if evidence.tier_shares[largest] > SINGLE_TIER_SHARE:
+        share, tier = percent(float(evidence.tier_shares[largest])), evidence.tiers[largest]
+        sentences.append(f"The policy sends {share} of the queries to {tier}: in effect it is that tier.")
+    if evidence.best_single == evidence.cheapest:
+        sentences.append(
+            f"The best single tier, {evidence.cheapest}, is also the {'cheapest' if has_costs(record) else 'first'}: "
+            "routing can only help by finding the exceptions where another tier answers better."
+        )
+    if evidence.zero_difference is not None:
+        claim = {"gain": "Routing beats", "loss": "Routing is worse than"}.get(
+            evidence.zero_difference.verdict, "No evidence that routing beats"
+        )
+        shown = signed_difference(evidence.zero_difference)
+        sentences.append(f"{claim} mixing tiers at random: {shown} in quality at equal cost (Zero router).")
+    if record.stock_difference is not None:
+        sentences.append(record.stock_difference)
+    elif (stock := record.stock_validate) is not None:
+        cost = f" at {usd_per_1000(stock.cost_usd)} per 1,000 queries" if math.isfinite(stock.cost_usd) else ""
+        sentences.append(f"{stock.name} reach quality {stock.quality:.3f}{cost} on validation (no interval).")
+    return sentences
+
+
+def constraint_status(record: RunRecord, constraint: ConstraintEvidence) -> str:
+    """`holds`, `missed` or `cannot be judged`, with the value and what is uncertain about it."""
+    if not math.isfinite(constraint.value):
+        return "cannot be judged on validation and counts as missed: its value is unknown there"
+    column, sign, limit_text = constraint.text.rsplit(" ", 2)
+    limit, found = float(limit_text), on_validation(record.evidence, column)
+    decimals = 3
+    while decimals < 8 and not constraint.holds and round(found.mean, decimals) == round(limit, decimals):
+        decimals += 1
+    value = with_interval(found, lambda v: column_value(column, v, decimals))
+    status = f"{'holds' if constraint.holds else 'is missed'} on validation: {value}"
+    tuned = record.chosen_tune.get(column, math.nan)
+    if not constraint.holds and (tuned >= limit if sign == ">=" else tuned <= limit):
+        status += f", although it was met on the tune split ({column_value(column, tuned, decimals)})"
+    if found.low <= limit <= found.high:
+        other = "miss it" if constraint.holds else "meet it"
+        status += f"; the interval contains the limit, so other queries may {other}"
+    return status
+
+
+def _constraint(record: RunRecord, constraint: ConstraintEvidence) -> str:
+    return f"The constraint {constraint_label(constraint)} {constraint_status(record, constraint)}."
+
+
+def _information(evidence: Evidence) -> str:
+    found = evidence.information
+    about = f"where {evidence.information_tier} answers better than {evidence.cheapest}"
+    shown = f"rank correlation with the gain {signed_difference(found)}"
+    if found.verdict == "no evidence":
+        if found.low <= -1 and found.high >= 1:
+            shown = "the score or the gain does not vary, or fewer than 10 queries have a score"
+        return f"No evidence that the score carries information about {about}: {shown}."
+    steps = ((0.1, "very weak"), (0.3, "weak"), (0.5, "moderate"), (math.inf, "strong"))
+    strength = next(word for limit, word in steps if abs(found.mean) < limit)
+    if found.verdict == "loss":
+        gain = f"the gain of {evidence.information_tier} over {evidence.cheapest}"
+        return f"The score points the wrong way ({strength}): the higher it is, the smaller {gain}; {shown}."
+    return f"The score carries {strength} information about {about}: {shown}."
+
+
+def _slices(evidence: Evidence) -> list[str]:
+    covered, best, sentences = evidence.slices, evidence.best_single, []
+    ordered = sorted(covered, key=lambda s: s.versus[best].mean)
+    losses = [s for s in ordered if s.versus[best].verdict == "loss"]
+    gains = [s for s in reversed(ordered) if s.versus[best].verdict == "gain"]
+    if losses:
+        sentences.append(
+            f"It loses quality to {best} in {_among(losses, covered, 'worst')}: {_slice_list(losses, best)}."
+        )
+    elif covered:
+        where = f"any of the {len(covered)} covered slices" if len(covered) > 1 else "the only covered slice"
+        sentences.append(f"It is not shown to lose quality to {best} in {where}.")
+    if gains:
+        sentences.append(
+            f"It gains quality over {best} in {_among(gains, covered, 'best')}: {_slice_list(gains, best)}."
+        )
+    if (losses or gains) and len(covered) >= 5:
+        sentences.append(
+            "Each interval is for one slice, not corrected for their number: "
+            f"about {0.05 * len(covered):.2g} of {len(covered)} would exclude 0 by chance if no slice differed."
+        )
+    if (worst := worst_slice(evidence)) is not None:
+        alone = worst.tier_quality[evidence.tiers.index(best)]
+        sentences.append(
+            f"The worst covered slice is {worst.name} with quality {with_interval(worst.quality)} "
+            f"on {_counted(worst.n, 'query')}; {best} alone has {alone:.3f} there."
+        )
+    return sentences + _small_slices(evidence)
+
+
+def _small_slices(evidence: Evidence) -> list[str]:
+    if not evidence.uncovered:
+        return []
+    together = any(s.name == OTHER for s in evidence.slices)
+    fate = f"judged only together, as {OTHER}" if together else "and too small together"
+    largest_first = sorted(evidence.uncovered.items(), key=lambda item: -item[1])
+    names = _listed(f"{name} ({_counted(n, 'query')})" for name, n in largest_first)
+    number = _counted(len(largest_first), "slice")
+    return [f"{number} {'is' if len(largest_first) == 1 else 'are'} too small to judge alone, {fate}: {names}."]
+
+
+def _among(some: list[SliceEvidence], covered: tuple[SliceEvidence, ...], extreme: str) -> str:
+    if len(covered) == 1:
+        return "the only covered slice"
+    return f"{len(some)} of {len(covered)} covered slices" + (f", {extreme} first" if len(some) > 1 else "")
+
+
+def _slice_list(slices: list[SliceEvidence], tier: str) -> str:
+    return _listed(f"{s.name} {signed_difference(s.versus[tier])} (n = {s.n:,})" for s in slices)
+
+
+def _listed(items: Iterable[str]) -> str:
+    names = list(items)
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _counted(n: int, noun: str) -> str:
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {noun[:-1]}ies" if noun.endswith("y") else f"{n:,} {noun}s"
+
+
+def _latency(evidence: Evidence) -> list[str]:
+    if "p95" not in evidence.latency_s:
+        return []
+    others = [
+        f"{evidence.tier_latency_p95_s[evidence.tiers.index(tier)]:.3g} s for {name}"
+        for tier, name in _rivals(evidence).items()
+    ]
+    return [f"95 % of its answers come within {evidence.latency_s['p95']:.3g} s, against {' and '.join(others)}."]
+
+
+def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
+    """Label and value of each row of the table that ends a run in the terminal."""
+    evidence, tuned = record.evidence, record.chosen_tune
+    rows = [
+        ("chosen point", record.chosen_because),
+        ("parameters", ", ".join(f"{name} = {parameter_value(v)}" for name, v in record.params.items())),
+    ]
+    for column in ("quality", "cost_usd", "latency_p95_s"):
+        found = on_validation(evidence, column)
+        if math.isfinite(found.mean):
+            before, after = (
+                column_value(column, tuned.get(column, math.nan)),
+                with_interval(found, partial(column_value, column)),
+            )
+            rows.append((column_label(column), f"tune {before}, validate {after}"))
+    shares = zip(evidence.tiers, evidence.tier_shares, strict=True)
+    rows.append(("tier shares", ", ".join(f"{tier} {percent(float(share))}" for tier, share in shares)))
+    if evidence.zero_difference is not None:
+        gap = evidence.zero_difference
+        rows.append(("against mixing at random", f"{gap.verdict}: {signed_difference(gap)}"))
+    rows += [(constraint_label(c), constraint_status(record, c)) for c in evidence.constraints]
+    return rows

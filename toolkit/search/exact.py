@@ -1,0 +1,132 @@
+"""`exact`: enumerate what can be enumerated.
+
+Thresholds: all vectors over all distinct boundaries, or over a stated grid of them where there are too many.
+Utility: every distinct policy on the λ path (offsets 0). Limits are stated, and beyond them there is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from simulators.errors import ConfigError
+from simulators.outcomes import FloatArray, IntArray
+from toolkit.problem import Evaluation, RoutingProblem
+
+_BATCH = 8_192
+_QUANTILE_WORK_LIMIT = 2e10
+
+
+class ExactController:
+    """Enumeration in a fixed order.
+
+    Args:
+        problem: The problem.
+        boundaries: `auto` (all if that is within the limit, else the finest grid that is), `all`, or a number of
+            boundaries spread evenly over the traffic.
+        max_evaluations: The limit.
+
+    Raises:
+        ConfigError: If what is asked for exceeds the limit.
+    """
+
+    name = "exact"
+
+    def __init__(self, problem: RoutingProblem, *, boundaries: str | int, max_evaluations: int) -> None:
+        if max_evaluations < 1:
+            raise ConfigError(f"controller.max_evaluations must be at least 1; got {max_evaluations}")
+        self._limit = max_evaluations
+        self._next = 0
+        if problem.policy.kind == "utility":
+            self._candidates = self._lambda_path(problem)
+        else:
+            self._candidates = self._threshold_vectors(problem, boundaries)
+
+    @property
+    def total(self) -> int:
+        """Number of candidates."""
+        return len(self._candidates)
+
+    @property
+    def exactness(self) -> str:
+        """What was enumerated."""
+        return self._exactness
+
+    def ask(self) -> FloatArray | None:
+        """Next batch of the enumeration."""
+        if self._next >= len(self._candidates):
+            return None
+        batch = self._candidates[self._next : self._next + _BATCH]
+        self._next += len(batch)
+        return batch
+
+    def tell(self, evaluation: Evaluation) -> None:
+        """An enumeration learns nothing."""
+
+    def _lambda_path(self, problem: RoutingProblem) -> FloatArray:
+        lambdas = problem.path.lambdas
+        if len(lambdas) > self._limit:
+            raise ConfigError(
+                f"the λ path has {len(lambdas):,} distinct policies, over controller.max_evaluations={self._limit:,}; "
+                "raise the limit, use fewer queries, or use controller=sobol"
+            )
+        work = float(len(lambdas)) * problem.table.n_queries
+        if any(m.column.startswith("latency_p") for m in problem.metrics) and work > _QUANTILE_WORK_LIMIT:
+            raise ConfigError(
+                f"latency quantiles of {len(lambdas):,} utilities on {problem.table.n_queries:,} queries exceed the "
+                f"limit of {_QUANTILE_WORK_LIMIT:.0e} look-ups; use policy=thresholds or controller=sobol"
+            )
+        self._exactness = f"every distinct policy of the λ path ({len(lambdas):,}) was evaluated exactly"
+        return np.concatenate([lambdas[:, None], np.zeros((len(lambdas), problem.table.n_tiers - 1))], axis=1)
+
+    def _threshold_vectors(self, problem: RoutingProblem, boundaries: str | int) -> FloatArray:
+        d, n_distinct = problem.table.n_tiers - 1, len(problem.order.boundaries)
+        size = self._grid_size(boundaries, n_distinct, d)
+        count = math.comb(size + d - 1, d)
+        if count > self._limit:
+            raise ConfigError(
+                f"{size:,} boundaries give {count:,} threshold vectors for {d + 1} tiers, over "
+                f"controller.max_evaluations={self._limit:,}; use controller.boundaries=auto or "
+                f"controller.boundaries={_largest_grid(self._limit, d)}, or raise the limit"
+            )
+        grid = problem.order.boundaries[_even_positions(problem.order.positions, size)]
+        count = math.comb(len(grid) + d - 1, d)
+        if len(grid) == n_distinct:
+            self._exactness = f"all {count:,} threshold vectors that differ on the tune split were evaluated exactly"
+        else:
+            self._exactness = (
+                f"{count:,} threshold vectors on a grid of {len(grid)} of {n_distinct:,} distinct boundaries, "
+                "spread evenly over the traffic, were evaluated exactly"
+            )
+        flat = itertools.chain.from_iterable(itertools.combinations_with_replacement(range(len(grid)), d))
+        index = np.fromiter(flat, dtype=np.int64, count=count * d).reshape(count, d)
+        return np.asarray(grid[index])
+
+    def _grid_size(self, boundaries: str | int, n_distinct: int, d: int) -> int:
+        if boundaries == "all":
+            return n_distinct
+        if boundaries == "auto":
+            return min(n_distinct, _largest_grid(self._limit, d))
+        if isinstance(boundaries, str) or boundaries < 2:
+            raise ConfigError(f"controller.boundaries must be auto, all or a number of at least 2; got {boundaries}")
+        return min(n_distinct, boundaries)
+
+
+def _largest_grid(limit: int, d: int) -> int:
+    """Largest number of boundaries whose vectors stay within the limit; at least 2."""
+    size = 2
+    while math.comb(size + d, d) <= limit:
+        size += 1
+    return size
+
+
+def _even_positions(positions: IntArray, size: int) -> IntArray:
+    """Indices of at most `size` boundaries, ends included, nearest to equal steps of traffic."""
+    if size >= len(positions):
+        return np.arange(len(positions))
+    wanted = np.linspace(0, positions[-1], size)
+    right = np.clip(np.searchsorted(positions, wanted), 1, len(positions) - 1)
+    nearer_left = wanted - positions[right - 1] <= positions[right] - wanted
+    return np.unique(np.concatenate([[0], right - nearer_left, [len(positions) - 1]]))

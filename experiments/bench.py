@@ -142,5 +142,7 @@ def _work(case: _Case, seed: int) -> tuple[OutcomeTable, ScoreTable, FloatArray]
         coverage=coverage(table, 30),
     )
     controller = ExactController(problem, boundaries="auto", max_evaluations=case.n_vectors)
-    batches = iter(controller.ask, None)
-    return table, scores, np.concatenate(list(batches))
+    batches = []
+    while (batch := controller.ask()) is not None:
+        batches.append(batch)
+    return table, scores, np.concatenate(batches)

@@ -54,4 +54,5 @@ def print_rows(title: str, rows: Iterable[tuple[str, ...]], header: tuple[str, .
         table.add_column(header[i] if header else "", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 120)

@@ -24,11 +24,17 @@ from simulators.outcomes import OutcomeTable, QueryBatch
 TIERS = ("small", "medium", "large")
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 
-_EASY = "what is,the capital of,france,define,who is,hello,translate,this word,name,a colour,please,list".split(",")
-_HARD = [
-    *"evaluate,the distributed algorithm,explain your reasoning,step by step,implement,python function".split(","),
-    *"deduce,latency throughput,architecture,optimize the database schema".split(","),
-]
+_EASY = ("what is", "the capital of", "define", "who is", "hello", "translate", "this word", "name", "a colour", "list")
+_HARD = (
+    "evaluate the options",
+    "distributed algorithm",
+    "step by step",
+    "python function",
+    "deduce",
+    "latency throughput",
+    "architecture",
+    "optimize the database schema",
+)
 _COST_USD = (1e-5, 1e-4, 2e-3, 1e-2, 5e-2)
 _LATENCY_S = (0.5, 1.0, 4.0, 8.0, 16.0)
 

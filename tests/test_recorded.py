@@ -266,6 +266,13 @@ def test_prompts_with_commas_quotes_and_newlines(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_prompt_as_long_as_a_book(tmp_path: Path, suffix: str) -> None:
+    prompts = ["short", "word " * 500_000, "short again"]
+    table = read_recording(*write(tmp_path, changed(QUERIES, prompt=prompts), suffix=suffix), None).table
+    assert table.queries.prompt == tuple(prompts)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_numeric_columns_become_signals(tmp_path: Path, suffix: str) -> None:
     signals = {"tokens": [1, 2, 3], "flag": [True, False, True], "sparse": [0.5, None, 1.5]}
     queries = changed(QUERIES, **signals, label=["u", "v", "w"], turn=[0, 1, 2])

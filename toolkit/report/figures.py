@@ -38,6 +38,7 @@ _TIER_HATCHES = ("", "///", "...")
 _VERDICTS = {"loss": (_RED, "v"), "no evidence": (_GREY, "o"), "gain": (_GREEN, "^")}
 _LONGEST_LABEL, _KEPT_END = 28, 11
 _HULL_SAMPLES = 400
+_WIDE_ENOUGH = 0.14
 _DIRECTIONS = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1))
 _DISTANCES = (7.0, 14.0, 22.0, 32.0, 44.0, 58.0)
 _LINE_BEYOND = 10.0
@@ -170,15 +171,14 @@ def _scale_x(axes: Axes, x: _Horizontal) -> None:
     if len(positive) == 0 or positive.max() < 3 * positive.min():
         axes.xaxis.set_major_locator(MaxNLocator(6))
         return
+    ratio = positive.max() / positive.min()
     if (values <= 0).any():
         axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
     else:
         axes.set_xscale("log")
-    ratio = positive.max() / positive.min()
-    if ratio < 300:
-        axes.xaxis.set_major_locator(
-            LogLocator(subs=(1.0, 2.0, 5.0) if ratio > 12 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0))
-        )
+        if ratio < 300:
+            steps = (1.0, 2.0, 5.0) if ratio > 12 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+            axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: np.format_float_positional(v, precision=9, trim="-")))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -191,7 +191,8 @@ def _draw_tiers(axes: Axes, record: RunRecord, x: _Horizontal) -> FloatArray:
         axes.set_xticks([])
     right = axes.get_xlim()[1]
     known = np.isfinite(at)
-    axes.plot(at[known], evidence.tier_quality[known], "D", ms=6.5, color="black", zorder=4, label="single tiers")
+    if known.any():
+        axes.plot(at[known], evidence.tier_quality[known], "D", ms=6.5, color="black", zorder=4, label="single tiers")
     if not known.all():
         edge = np.full(int((~known).sum()), right)
         label = "single tiers (place along x unknown)"
@@ -203,6 +204,7 @@ def _draw_tiers(axes: Axes, record: RunRecord, x: _Horizontal) -> FloatArray:
 def _label_points(figure: Figure, axes: Axes, points: FloatArray, names: Sequence[str]) -> None:
     """Put a name beside each point (`points: K x 2`), where it covers least of what is drawn already."""
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     unit = figure.dpi / 72.0
     anchors = np.asarray(axes.transData.transform(points))
     obstacles = np.concatenate([_drawn_pixels(axes), np.repeat(anchors, 40, axis=0)])
@@ -308,10 +310,11 @@ def _draw_shares(axes: Axes, slices: Sequence[SliceEvidence], tiers: Sequence[st
     for k, tier in enumerate(tiers):
         colour = _TIER_COLOURS[k % len(_TIER_COLOURS)]
         hatch = _TIER_HATCHES[k // len(_TIER_COLOURS) % len(_TIER_HATCHES)]
-        bars = axes.barh(range(len(slices)), shares[:, k], 0.72, start[:, k], color=colour, hatch=hatch, label=tier)
+        axes.barh(range(len(slices)), shares[:, k], 0.72, start[:, k], color=colour, hatch=hatch, label=tier)
         ink = "white" if colour in _DARK else "black"
-        shown = [f"{100 * share:.0f} %" if share >= 0.14 and not hatch else "" for share in shares[:, k]]
-        axes.bar_label(bars, shown, label_type="center", fontsize=8.5, color=ink)
+        for row, (left, share) in enumerate(zip(start[:, k], shares[:, k], strict=True)):
+            if share >= _WIDE_ENOUGH and not hatch:
+                axes.text(left + share / 2, row, f"{100 * share:.0f} %", ha="center", va="center", size=8.5, color=ink)
     axes.set_xlim(0.0, 1.0)
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from toolkit.certify.evidence import Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
@@ -116,7 +115,10 @@ def render_html(record: RunRecord) -> str:
         f'<p class="soft">{_text(lead)}</p>',
         f'<section class="verdict">{_definitions(sentences_by_topic(record))}</section>',
         "<h2>Where the policy stands</h2>",
-        _image(front_figure(record), "Quality against cost or latency of the policies, single tiers and chosen point"),
+        _image(
+            png_bytes(front_figure(record)),
+            "Quality against cost or latency of the policies, single tiers and chosen point",
+        ),
         *_chosen_section(record),
         *_parameter_section(record),
         *_comparison_section(record),
@@ -139,8 +141,8 @@ def _text(text: str) -> str:
     return html.escape(text).replace(" %", "\u00a0%")
 
 
-def _image(figure: Figure, alternative: str) -> str:
-    data = base64.b64encode(png_bytes(figure)).decode("ascii")
+def _image(png: bytes, alternative: str) -> str:
+    data = base64.b64encode(png).decode("ascii")
     return f'<div class="wide"><img alt="{_text(alternative)}" src="data:image/png;base64,{data}"></div>'
 
 
@@ -281,7 +283,7 @@ def _slice_section(record: RunRecord) -> list[str]:
     gaps = [f"difference to {tier} ({role})" for tier, role in names.items()]
     return [
         "<h2>Slices</h2>",
-        _image(slices_figure(record), "Per slice, difference to the best single tier and tier shares"),
+        _image(png_bytes(slices_figure(record)), "Per slice, difference to the best single tier and tier shares"),
         _table(
             ["slice", "queries", "quality", *gaps, "cost per 1,000 queries", "tier shares"],
             [_slice_row(s, evidence) for s in ordered],

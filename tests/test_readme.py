@@ -1,0 +1,53 @@
+"""The README's commands, word for word, on a small recording; its figure exists; its links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers import run_cli, write_recording
+
+from experiments.help import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[list[str]]:
+    """Every `routefront ...` line of the README's bash blocks, continuation lines joined."""
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", " ")
+    lines = [line for line in blocks.splitlines() if line.startswith("routefront ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.verify
+def test_the_example_runs_word_for_word(tmp_path):
+    pytest.importorskip("litellm")
+    write_recording(tmp_path, ".parquet")
+    for command in commands():
+        code, out, err = run_cli(*command, cwd=tmp_path)
+        assert code == 0, (command, err)
+    assert "tier_boundaries" in (tmp_path / "litellm.yaml").read_text()
+    assert (tmp_path / "decisions.csv").read_text().startswith('"query_id","score","tier"')
+    assert out
+
+
+def test_the_example_is_there():
+    assert [words[0] for words in commands()] == ["tune", "export", "verify", "tune", "route"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/map.md", "docs/controllers.md", "papers/README.md", "CONTRIBUTING.md"])
+def test_links_and_pictures_exist(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{page} points at {target}"
+
+
+def test_every_command_is_in_the_table():
+    for command in COMMANDS:
+        assert f"`routefront {command}" in README
+
+
+@pytest.mark.parametrize("target", ["help", "setup", "demo", "test", "check", "bench"])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)

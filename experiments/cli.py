@@ -76,18 +76,22 @@ def _run(command: str, rest: list[str]) -> int:
 
     from simulators.errors import RoutefrontError
 
+    overrides = _with_defaults(arguments, multirun)
     try:
-        overrides = _with_defaults(arguments, multirun)
         _hydra(command, overrides)
         if _Outcome.error is not None:
             raise _Outcome.error
     except RoutefrontError as error:
+        if multirun:
+            _show_sweep(overrides, as_json=as_json)
         return _fail(str(error), 1 if multirun else error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(_explain_override(command, str(error)))
     except KeyboardInterrupt:
         return _fail("interrupted; the same command resumes where it stopped", 130)
-    if _Outcome.result is not None:
+    if multirun and command == "tune":
+        _show_sweep(overrides, as_json=as_json)
+    elif _Outcome.result is not None:
         _show(command, _Outcome.result, as_json=as_json)
     return _Outcome.exit_code
 
@@ -139,6 +143,11 @@ def job(config: DictConfig) -> None:
         _Outcome.result = _dispatch(str(hydra_config.job.config_name), {str(k): v for k, v in raw.items()})
     except RoutefrontError as error:
         if swept:
+            from pathlib import Path
+
+            from experiments.files import write_text
+
+            write_text(Path(hydra_config.runtime.output_dir) / "error.txt", f"{error}\n")
             raise
         _Outcome.error = error
 
@@ -189,6 +198,21 @@ def _show(command: str, result: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(jsonable(result)))
     else:
         show(command, result, record)
+
+
+def _show_sweep(overrides: list[str], *, as_json: bool) -> None:
+    """The jobs of a sweep, from their folders: launchers may have run them in other processes."""
+    from pathlib import Path
+
+    from experiments.files import jsonable
+    from experiments.show import show_sweep, sweep_jobs
+
+    out = next(word.split("=", 1)[1] for word in reversed(overrides) if word.startswith("out="))
+    jobs = sweep_jobs(Path(out))
+    if as_json:
+        print(json.dumps(jsonable({"sweep": out, "jobs": jobs})))
+    else:
+        show_sweep(out, jobs)
 
 
 def _explain_override(command: str, message: str) -> str:

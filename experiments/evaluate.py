@@ -13,10 +13,12 @@ from experiments.loading import load_data, required
 from experiments.runs import open_finished
 from experiments.settings import EvaluateSettings
 from experiments.tune import evidence_dict
+from simulators.errors import InputDataError
 from toolkit.certify.evidence import gather_evidence
 from toolkit.evaluation.constraints import restore_constraints
 from toolkit.evaluation.slices import coverage
 from toolkit.evaluation.summary import metrics_summary
+from toolkit.export.schema import PolicyFile
 
 
 def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
         decisions.score,
         coverage=coverage(data.table, settings.slices.minimum),
         constraints=restore_constraints(run.policy.constraints),
-        best_single=int(np.argmax(data.table.quality.mean(axis=0))),
+        best_single=_best_single(run.policy),
     )
     metrics["data_hash"] = data.table.data_hash
     metrics["evidence"] = evidence_dict(evidence)
@@ -45,3 +47,11 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     for note in data.notes:
         say(note, quiet=quiet)
     return metrics
+
+
+def _best_single(policy: PolicyFile) -> int:
+    """Index of the single tier that was best on the run's tune split."""
+    tune = policy.metrics.get("tune")
+    if not isinstance(tune, dict):
+        raise InputDataError("policy.json holds no tune metrics; run routefront tune again")
+    return int(np.argmax([tune["tiers"][tier]["quality"] for tier in policy.tiers]))

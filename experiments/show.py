@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from experiments.console import print_rows
@@ -90,3 +92,34 @@ def _show_evaluate(result: dict[str, Any]) -> None:
         rows.append(("against mixing tiers at random", evidence["zero_router_verdict"]))
     rows += [("constraint missed", text) for text in evidence["constraints_missed"]]
     print_rows("The run's policy on this data", rows)
+
+
+def sweep_jobs(out: Path) -> list[dict[str, Any]]:
+    """What each job of a sweep left in its folder: status and validation figures; failed ones are listed too."""
+    folders = sorted((p for p in out.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)) if out.is_dir() else []
+    jobs = []
+    for folder in folders:
+        job: dict[str, Any] = {"job": int(folder.name), "status": "failed", "run": str(folder)}
+        if (folder / "error.txt").is_file():
+            job["error"] = (folder / "error.txt").read_text(encoding="utf-8").strip()
+        elif (folder / "run.json").is_file() and (folder / "metrics.json").is_file():
+            job["status"] = json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
+            policy = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["policy"]
+            job.update({name: policy[name] for name in ("quality", "cost_usd") if name in policy})
+        jobs.append(job)
+    return jobs
+
+
+def show_sweep(out: str, jobs: list[dict[str, Any]]) -> None:
+    """A table of a sweep's jobs."""
+    rows = [
+        (
+            str(job["job"]),
+            job["status"],
+            f"{job['quality']:.4f}" if "quality" in job else "",
+            f"{1000 * job['cost_usd']:.4g}" if "cost_usd" in job else "",
+            job["run"],
+        )
+        for job in jobs
+    ]
+    print_rows(f"sweep {out}", rows, ("job", "status", "quality (validation)", "USD / 1,000", "folder"))

@@ -121,7 +121,12 @@ def test_exact_limits_are_stated():
     assert 15_000 < controller.total <= 20_000
     assert "grid of 48 of 201" in controller.exactness
     with pytest.raises(ConfigError, match="distinct policies, over controller.max_evaluations=10"):
-        ExactController(make_problem("utility"), boundaries="auto", max_evaluations=10)
+        ExactController(make_problem("utility"), boundaries="all", max_evaluations=10)
+    for boundaries, total in (("auto", 10), (7, 7)):
+        controller = ExactController(make_problem("utility"), boundaries=boundaries, max_evaluations=10)
+        assert controller.total == total and f"{total} of the" in controller.exactness
+    with pytest.raises(ConfigError, match="at least 2"):
+        ExactController(make_problem(), boundaries=1, max_evaluations=10)
 
 
 def test_a_sampler_never_beats_full_enumeration():

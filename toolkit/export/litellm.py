@@ -135,8 +135,9 @@ def find_router(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def check_config(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with a config that LiteLLM's own check would let pass; empty if nothing."""
     _, params = find_router(config)
-    crc = params.get("complexity_router_config") or {}
-    known = {entry["model_name"] for entry in config["model_list"]}
+    crc = params.get("complexity_router_config")
+    crc = crc if isinstance(crc, dict) else {}
+    known = {entry.get("model_name") for entry in config["model_list"] if isinstance(entry, dict)}
     problems = []
     boundaries = crc.get("tier_boundaries") or {}
     values = [boundaries[name] for name in BOUNDARY_NAMES if isinstance(boundaries.get(name), int | float)]
@@ -147,7 +148,16 @@ def check_config(config: Mapping[str, Any]) -> list[str]:
     tiers = crc.get("tiers") or {}
     if set(tiers) != set(TIER_NAMES):
         problems.append(f"tiers must name {list(TIER_NAMES)}; got {sorted(tiers)}")
-    for name in [*tiers.values(), params.get("complexity_router_default_model")]:
-        if name not in known:
-            problems.append(f"tier or default model {name!r} is no model_name of the config")
+    for value in [*tiers.values(), params.get("complexity_router_default_model")]:
+        if model_of(value) not in known:
+            problems.append(f"tier or default model {value!r} is no model_name of the config")
     return problems
+
+
+def model_of(value: object) -> str | None:
+    """The one model that a tier's entry names, in any of LiteLLM's spellings; None for a random pool."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value.get("model_name")
+    return value if isinstance(value, str) else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from simulators.errors import ExportError
-from toolkit.export.litellm import check_config, find_router
-from toolkit.scorers.litellm import require_litellm
+from toolkit.export.litellm import check_config, find_router, model_of
+from toolkit.scorers.litellm import quiet_litellm, require_litellm
 
 
 def check_with_litellm(config: Mapping[str, Any]) -> str:
@@ -26,10 +27,9 @@ def check_with_litellm(config: Mapping[str, Any]) -> str:
     problems = check_config(config)
     if problems:
         raise ExportError("the config would not route as tuned: " + "; ".join(problems))
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    from litellm.proxy._types import ConfigYAML
-    from litellm.router_strategy.complexity_router.config import ComplexityRouterConfig
-    from pydantic import ValidationError
+    with quiet_litellm():
+        from litellm.proxy._types import ConfigYAML
+        from litellm.router_strategy.complexity_router.config import ComplexityRouterConfig
 
     _, params = find_router(config)
     crc = params["complexity_router_config"]
@@ -37,8 +37,9 @@ def check_with_litellm(config: Mapping[str, Any]) -> str:
     if unknown:
         raise ExportError(f"LiteLLM {version} does not know the complexity router's keys {unknown}")
     try:
-        ConfigYAML.model_validate(copy.deepcopy(dict(config)))
-        ComplexityRouterConfig.model_validate(copy.deepcopy(crc))
+        with quiet_litellm():
+            ConfigYAML.model_validate(copy.deepcopy(dict(config)))
+            ComplexityRouterConfig.model_validate(copy.deepcopy(crc))
         router = _router(config)
     except (ValidationError, ValueError) as error:
         raise ExportError(f"LiteLLM {version} rejects the config: {str(error).splitlines()[0]}") from error
@@ -48,7 +49,7 @@ def check_with_litellm(config: Mapping[str, Any]) -> str:
     return version
 
 
-def replay(config: Mapping[str, Any], prompts: tuple[str, ...]) -> list[str]:
+def replay(config: Mapping[str, Any], prompts: tuple[str, ...]) -> list[str | None]:
     """The model that LiteLLM's own classification sends each prompt to.
 
     An empty prompt never reaches the classifier: LiteLLM sends it to the default model.
@@ -56,12 +57,13 @@ def replay(config: Mapping[str, Any], prompts: tuple[str, ...]) -> list[str]:
     name, params = find_router(config)
     router = _router(config)
     classifier = router.complexity_routers[name][0].strategy
-    tiers = params["complexity_router_config"]["tiers"]
+    tiers = {tier: model_of(value) for tier, value in params["complexity_router_config"]["tiers"].items()}
     default = params["complexity_router_default_model"]
     return [tiers[classifier.classify(p)[0].value] if p.strip() else default for p in prompts]
 
 
 def _router(config: Mapping[str, Any]) -> Any:
-    from litellm import Router
+    with quiet_litellm():
+        from litellm import Router
 
-    return Router(model_list=copy.deepcopy(config["model_list"]), **config.get("router_settings", {}))
+        return Router(model_list=copy.deepcopy(config["model_list"]), **config.get("router_settings", {}))

@@ -1,9 +1,6 @@
 """Figures of one run, drawn with matplotlib's object-oriented API: no pyplot, no global state.
 
-Colours are those of [Okabe2008]_, safe for colour-blind readers; verdicts differ in marker as well.
-
-References:
-    [Okabe2008] M. Okabe, K. Ito, Color universal design, 2008.
+Colours are those of Okabe and Ito (2008), safe for colour-blind readers; verdicts differ in marker as well.
 """
 
 from __future__ import annotations

@@ -5,10 +5,12 @@ Tuning on the gateway's real score means that the exported boundaries act in pro
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,15 +40,25 @@ def require_litellm() -> str:
         ) from error
 
 
+@contextlib.contextmanager
+def quiet_litellm() -> Iterator[None]:
+    """Import and build LiteLLM's classes without the network and without its third-party warnings.
+
+    Its price map comes from the wheel; pydantic's remarks on LiteLLM's types are no business of our users.
+    """
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def complexity_router(config: Mapping[str, object]) -> Any:
     """LiteLLM's own complexity router with this `complexity_router_config`, outside any proxy."""
     require_litellm()
-    os.environ.setdefault(
-        "LITELLM_LOCAL_MODEL_COST_MAP", "True"
-    )  # its price map, from the wheel instead of the network
-    from litellm.router_strategy.complexity_router.complexity_router import ComplexityRouter
+    with quiet_litellm():
+        from litellm.router_strategy.complexity_router.complexity_router import ComplexityRouter
 
-    return ComplexityRouter("routefront", None, dict(config), derive_savings_baseline=False)
+        return ComplexityRouter("routefront", None, dict(config), derive_savings_baseline=False)
 
 
 def stock_tiers(queries: QueryBatch) -> IntArray:

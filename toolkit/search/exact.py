@@ -1,7 +1,8 @@
 """`exact`: enumerate what can be enumerated.
 
 Thresholds: all vectors over all distinct boundaries, or over a stated grid of them where there are too many.
-Utility: every distinct policy on the λ path (offsets 0). Limits are stated, and beyond them there is an error.
+Utility: every distinct policy on the λ path (offsets 0), or a stated grid of them. Limits are stated, and asking for
+more is an error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray
+from toolkit.evaluation.metrics import QUANTILES
 from toolkit.problem import Evaluation, RoutingProblem
 
 _BATCH = 8_192
@@ -24,8 +26,8 @@ class ExactController:
 
     Args:
         problem: The problem.
-        boundaries: `auto` (all if that is within the limit, else the finest grid that is), `all`, or a number of
-            boundaries spread evenly over the traffic.
+        boundaries: `auto` (all if that is within the limit, else the finest grid that is), `all`, or a number: of
+            boundaries spread evenly over the traffic, or of policies spread evenly over the λ path.
         max_evaluations: The limit.
 
     Raises:
@@ -37,10 +39,12 @@ class ExactController:
     def __init__(self, problem: RoutingProblem, *, boundaries: str | int, max_evaluations: int) -> None:
         if max_evaluations < 1:
             raise ConfigError(f"controller.max_evaluations must be at least 1; got {max_evaluations}")
+        if not isinstance(boundaries, str) and boundaries < 2:
+            raise ConfigError(f"controller.boundaries must be auto, all or a number of at least 2; got {boundaries}")
         self._limit = max_evaluations
         self._next = 0
         if problem.policy.kind == "utility":
-            self._candidates = self._lambda_path(problem)
+            self._candidates = self._lambda_path(problem, boundaries)
         else:
             self._candidates = self._threshold_vectors(problem, boundaries)
 
@@ -65,21 +69,35 @@ class ExactController:
     def tell(self, evaluation: Evaluation) -> None:
         """An enumeration learns nothing."""
 
-    def _lambda_path(self, problem: RoutingProblem) -> FloatArray:
+    def _lambda_path(self, problem: RoutingProblem, boundaries: str | int) -> FloatArray:
         lambdas = problem.path.lambdas
-        if len(lambdas) > self._limit:
+        n_distinct = len(lambdas)
+        if boundaries == "all" and n_distinct > self._limit:
             raise ConfigError(
-                f"the λ path has {len(lambdas):,} distinct policies, over controller.max_evaluations={self._limit:,}; "
-                "raise the limit, use fewer queries, or use controller=sobol"
+                f"the λ path has {n_distinct:,} distinct policies, over controller.max_evaluations={self._limit:,}; "
+                "use controller.boundaries=auto for an even grid of them, or raise the limit"
             )
-        work = float(len(lambdas)) * problem.table.n_queries
-        if any(m.column.startswith("latency_p") for m in problem.metrics) and work > _QUANTILE_WORK_LIMIT:
-            raise ConfigError(
-                f"latency quantiles of {len(lambdas):,} utilities on {problem.table.n_queries:,} queries exceed the "
-                f"limit of {_QUANTILE_WORK_LIMIT:.0e} look-ups; use policy=thresholds or controller=sobol"
+        size = self._limit if isinstance(boundaries, str) else min(boundaries, self._limit)
+        if n_distinct > size:
+            lambdas = lambdas[np.unique(np.linspace(0, n_distinct - 1, size).round().astype(np.int64))]
+        self._check_quantile_work(problem, len(lambdas))
+        if len(lambdas) == n_distinct:
+            self._exactness = f"every distinct policy of the λ path ({n_distinct:,}) was evaluated exactly"
+        else:
+            self._exactness = (
+                f"{len(lambdas):,} of the {n_distinct:,} distinct policies on the λ path, evenly spaced along it, "
+                "were evaluated exactly"
             )
-        self._exactness = f"every distinct policy of the λ path ({len(lambdas):,}) was evaluated exactly"
         return np.concatenate([lambdas[:, None], np.zeros((len(lambdas), problem.table.n_tiers - 1))], axis=1)
+
+    def _check_quantile_work(self, problem: RoutingProblem, n_policies: int) -> None:
+        work = float(n_policies) * problem.table.n_queries
+        if any(m.base in QUANTILES for m in problem.metrics) and work > _QUANTILE_WORK_LIMIT:
+            raise ConfigError(
+                f"latency quantiles of {n_policies:,} utilities on {problem.table.n_queries:,} queries exceed the "
+                f"limit of {_QUANTILE_WORK_LIMIT:.0e} look-ups; use policy=thresholds, or fewer of them with "
+                "controller.boundaries=N"
+            )
 
     def _threshold_vectors(self, problem: RoutingProblem, boundaries: str | int) -> FloatArray:
         d, n_distinct = problem.table.n_tiers - 1, len(problem.order.boundaries)
@@ -109,9 +127,7 @@ class ExactController:
             return n_distinct
         if boundaries == "auto":
             return min(n_distinct, _largest_grid(self._limit, d))
-        if isinstance(boundaries, str) or boundaries < 2:
-            raise ConfigError(f"controller.boundaries must be auto, all or a number of at least 2; got {boundaries}")
-        return min(n_distinct, boundaries)
+        return min(n_distinct, int(boundaries))
 
 
 def _largest_grid(limit: int, d: int) -> int:

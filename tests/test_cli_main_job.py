@@ -13,7 +13,9 @@ import pyarrow.parquet
 import pytest
 from helpers import TIERS, CliResult, json_lines, run_cli, run_cli_process, snapshot, write_recording
 
+from simulators.outcomes import FloatArray
 from toolkit.export.schema import read_policy
+from toolkit.problem import Evaluation, RoutingProblem
 
 SCENARIO = ("data.n_queries=600",)
 CONTROLLERS = {
@@ -372,6 +374,27 @@ def test_a_sample_cut_off_resumes(workplace: Path) -> None:
     path.write_bytes(raw[: len(raw) * 2 // 3])
     done(*command, "out=sample-cut", cwd=workplace)
     assert_same_result(workplace / "sample", workplace / "sample-cut")
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_ctrl_c_is_exit_code_130_and_the_same_command_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("tune", *SCENARIO, "controller=sobol", "budget=150")
+    done(*command, "out=whole", cwd=tmp_path)
+    evaluate, calls = RoutingProblem.evaluate_params, []
+
+    def interrupted(problem: RoutingProblem, params: FloatArray) -> Evaluation:
+        calls.append(len(params))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(problem, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoutingProblem, "evaluate_params", interrupted)
+        result = run_cli(*command, "out=cut", cwd=tmp_path)
+    assert (result.exit_code, result.stdout) == (130, "") and "resumes" in result.stderr
+    assert 0 < len(journal(tmp_path / "cut")) == calls[0] < 150 and not (tmp_path / "cut" / "policy.json").exists()
+    done(*command, "out=cut", cwd=tmp_path)
+    assert_same_result(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_finished_run_is_reproduced(workplace: Path, uninterrupted: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from experiments.console import busy, progress
-from experiments.files import write_atomically, write_json, write_text
+from experiments.files import write_atomically, write_bytes, write_json, write_text
 from experiments.loading import LoadedData, load_data, make_controller
 from experiments.pipeline import Prepared, prepare
 from experiments.run_folder import RunFolder, check_free, git_commit, now, open_run, version
@@ -293,10 +293,9 @@ def _stock_policy(table: OutcomeTable, tier: IntArray) -> StockPolicy:
 
 
 def _write_report(path: Path, record: RunRecord) -> None:
-    from toolkit.report.figures import front_figure, save_png, slices_figure
+    from toolkit.report.figures import front_figure, png_bytes, slices_figure
     from toolkit.report.html import render_html
 
-    (path / "figures").mkdir(exist_ok=True)
-    save_png(front_figure(record), path / "figures" / "front.png")
-    save_png(slices_figure(record), path / "figures" / "slices.png")
+    for name, figure in {"front": front_figure(record), "slices": slices_figure(record)}.items():
+        write_bytes(path / "figures" / f"{name}.png", png_bytes(figure))
     write_text(path / "report.html", render_html(record))

@@ -33,18 +33,19 @@ from toolkit.export.provenance import MARK, provenance_lines
 from toolkit.export.schema import LanesFile, PolicyFile, Provenance, read_policy
 from toolkit.policies.base import decide
 from toolkit.policies.thresholds import UNREACHABLE
+from toolkit.scorers.base import ScoreTable
 from toolkit.scorers.litellm import TIER_NAMES
 
 LETTERS = ("a", "b", "c", "d", "e", "f")
 
 
-def policy_file(thresholds: Sequence[float], **changes: Any) -> PolicyFile:
-    """A threshold policy on LiteLLM's score over the tiers `a`, `b`, ..., cheapest first."""
-    tiers = list(LETTERS[: len(thresholds) + 1])
+def policy_file(edges: Sequence[float], **changes: Any) -> PolicyFile:
+    """A policy with these thresholds on LiteLLM's score over the tiers `a`, `b`, ..., cheapest first."""
+    tiers = list(LETTERS[: len(edges) + 1])
     fields: dict[str, Any] = {
         "policy": "thresholds",
         "tiers": tiers,
-        "thresholds": list(thresholds),
+        "thresholds": list(edges),
         "utility": None,
         "lanes": LanesFile(fallback_tier=tiers[len(tiers) // 2], low_confidence_tier=tiers[-1]),
         "scorer": {"kind": "litellm", "litellm_version": "1.0"},
@@ -160,7 +161,7 @@ def test_the_whole_config() -> None:
 def test_names_that_yaml_might_misread_survive() -> None:
     tiers = ["no", "1.10", "a: b #c"]
     lanes = LanesFile(fallback_tier="no", low_confidence_tier="no")
-    config = build_config(policy_file([0.1, 1e-5], tiers=tiers, thresholds=[1e-5, 0.1], lanes=lanes), {})
+    config = build_config(policy_file([1e-5, 0.1], tiers=tiers, lanes=lanes), {})
     assert yaml.safe_load(yaml.safe_dump(config, sort_keys=False, allow_unicode=True)) == config
 
 
@@ -238,7 +239,8 @@ SPOILED: dict[str, tuple[Callable[[dict[str, Any]], object], Sequence[str]]] = {
     "tier misspelt": (lambda c: crc(c)["tiers"].update(MEDUIM=crc(c)["tiers"].pop("MEDIUM")), ["MEDUIM"]),
     "a pool of models": (lambda c: crc(c)["tiers"].update(MEDIUM=["a", "b"]), ["tier"]),
     "no config": (lambda c: find_router(c)[1].pop("complexity_router_config"), ["tier_boundaries"]),
-    "config is text": (lambda c: find_router(c)[1].update(complexity_router_config="x"), ["complexity_router_config"]),
+    "config is text": (lambda c: find_router(c)[1].update(complexity_router_config="x"), ["tier_boundaries"]),
+    "tiers are a list": (lambda c: crc(c).update(tiers=["a", "b", "c", "d"]), ["tiers"]),
 }
 
 
@@ -252,14 +254,14 @@ def test_a_config_that_would_not_route_as_tuned_is_caught(case: str) -> None:
     assert problems and all(f in problems for f in fragments), problems
 
 
-@pytest.mark.parametrize("entry", [{"litellm_params": {"model": "openai/x"}}, "a model", None])
-def test_a_deployment_without_a_name_is_no_crash(entry: object) -> None:
+ODD_ENTRIES = [{"litellm_params": {"model": "openai/x"}}, {"model_name": "x"}, "a model", None]
+
+
+@pytest.mark.parametrize("entry", ODD_ENTRIES)
+def test_an_odd_deployment_is_no_crash(entry: object) -> None:
     config = build_config(policy_file([0.2]), {})
     config["model_list"].append(entry)
-    try:
-        assert check_config(config)
-    except ExportError as error:
-        assert "model_list" in str(error)
+    check_config(config)
 
 
 @pytest.mark.parametrize("config", [{}, {"model_list": None}, {"model_list": []}, {"model_list": [3, {}]}])
@@ -367,7 +369,7 @@ def varied_prompts() -> tuple[str, ...]:
         "Step by step, explain your reasoning about a distributed algorithm",
     ]
     while len(found) < 200:
-        found.append(" ".join(rng.choice(WORDS, size=rng.integers(1, 14))) * int(rng.choice([1, 1, 1, 12])))
+        found.append(" ".join(["so", *rng.choice(WORDS, size=rng.integers(1, 14))]) * int(rng.choice([1, 1, 1, 12])))
     return tuple(found)
 
 
@@ -393,10 +395,8 @@ def scored(litellm: Any) -> tuple[QueryBatch, np.ndarray]:
     return batch, LiteLLMScorer().predict(batch).score
 
 
-def our_tiers(policy: PolicyFile, batch: QueryBatch) -> list[str]:
-    from toolkit.scorers.litellm import LiteLLMScorer
-
-    made = decide(policy.family, policy.params, LiteLLMScorer().predict(batch), policy.runtime_lanes())
+def our_tiers(policy: PolicyFile, score: np.ndarray) -> list[str]:
+    made = decide(policy.family, policy.params, ScoreTable(score=score), policy.runtime_lanes())
     return [policy.tiers[k] for k in made.tier]
 
 
@@ -450,6 +450,17 @@ def test_litellm_check_refuses_what_ours_does(litellm: Any, case: str) -> None:
 
 
 @pytest.mark.verify
+@pytest.mark.parametrize("entry", ODD_ENTRIES)
+def test_litellm_check_refuses_an_odd_deployment(litellm: Any, entry: object) -> None:
+    from toolkit.export.litellm_replay import check_with_litellm
+
+    config = build_config(policy_file([0.2]), {})
+    config["model_list"].append(entry)
+    with pytest.raises(ExportError):
+        check_with_litellm(config)
+
+
+@pytest.mark.verify
 def test_litellm_rejects_a_wrong_type(litellm: Any) -> None:
     from toolkit.export.litellm_replay import check_with_litellm
 
@@ -457,7 +468,7 @@ def test_litellm_rejects_a_wrong_type(litellm: Any) -> None:
     crc(config)["classifier_type"] = "oracle"
     with pytest.raises(ExportError, match="rejects") as caught:
         check_with_litellm(config)
-    assert "\n" not in str(caught.value)
+    assert "classifier_type" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.verify
@@ -472,7 +483,7 @@ def test_replay_equals_our_decision(scored: tuple[QueryBatch, np.ndarray], data:
     fallback = data.draw(st.sampled_from(LETTERS[: len(thresholds) + 1]))
     policy = policy_file(thresholds, lanes=LanesFile(fallback_tier=fallback, low_confidence_tier=fallback))
     config = yaml.safe_load(yaml.safe_dump(build_config(policy, {})))
-    assert replay(config, batch.prompt or ()) == our_tiers(policy, batch)
+    assert replay(config, batch.prompt or ()) == our_tiers(policy, score)
 
 
 def gateway_model(config: dict[str, Any], prompts: Sequence[str]) -> list[str]:
@@ -486,7 +497,9 @@ def gateway_model(config: dict[str, Any], prompts: Sequence[str]) -> list[str]:
     async def ask() -> list[str]:
         return [(await hook(name, {}, [{"role": "user", "content": prompt}])).model for prompt in prompts]
 
-    return asyncio.run(ask())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # LiteLLM's own, when the hook first imports its types
+        return asyncio.run(ask())
 
 
 @pytest.mark.verify
@@ -512,13 +525,14 @@ def test_replay_equals_the_hook_that_routes_in_production(scored: tuple[QueryBat
 def test_our_decision_equals_the_hook_on_text_that_litellm_treats_specially(litellm: Any, prompt: str) -> None:
     """Words in a prompt that switch LiteLLM's other rules on: either the export turns them off, or we know them."""
     from toolkit.export.litellm_replay import replay
+    from toolkit.scorers.litellm import LiteLLMScorer
 
     policy = policy_file([0.0, 0.15, 0.3])
     config = build_config(policy, {})
     batch = QueryBatch(query_id=np.array(["q"]), prompt=(prompt,), signals={})
     gateway = gateway_model(config, [prompt])
     assert replay(config, (prompt,)) == gateway, "verify must report what the gateway does"
-    assert our_tiers(policy, batch) == gateway
+    assert our_tiers(policy, LiteLLMScorer().predict(batch).score) == gateway
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -16,10 +15,11 @@ import pytest
 
 from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
-from toolkit.report.figures import front_figure, png_bytes, save_png, slices_figure
+from toolkit.report.figures import front_figure, png_bytes, slices_figure
 from toolkit.report.html import render_html
 from toolkit.report.record import RunRecord, StockPolicy
-from toolkit.report.sentences import percent, plain_sentences, signed_difference, summary_rows, usd_per_1000
+from toolkit.report.sentences import plain_sentences, summary_rows
+from toolkit.report.wording import percent, signed_difference, usd_per_1000
 from toolkit.zero_router import zero_router
 
 TIERS = ("llama", "mistral", "flash", "pro")
@@ -494,13 +494,6 @@ class TestFigures:
     def test_png(self, make: Callable[[], RunRecord]) -> None:
         for draw in (front_figure, slices_figure):
             assert png_bytes(draw(make()), dpi=50).startswith(PNG_SIGNATURE)
-
-    def test_save_png_leaves_only_the_picture(self, tmp_path: Path) -> None:
-        path = tmp_path / "front.png"
-        path.write_bytes(b"old")
-        save_png(front_figure(make_record()), path, dpi=50)
-        assert path.read_bytes().startswith(PNG_SIGNATURE)
-        assert list(tmp_path.iterdir()) == [path]
 
     def test_equal_records_give_equal_pictures(self) -> None:
         first, second = (png_bytes(front_figure(make_record()), dpi=50) for _ in range(2))

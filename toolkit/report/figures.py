@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,7 +24,7 @@ from simulators.outcomes import FloatArray
 from toolkit.certify.evidence import SliceEvidence
 from toolkit.certify.intervals import Interval
 from toolkit.report.record import RunRecord
-from toolkit.report.sentences import has_costs, on_validation
+from toolkit.report.wording import has_costs, on_validation
 
 _BLUE, _RED, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6E6E6E"
 _TIER_COLOURS = ("#56B4E9", "#E69F00", "#0072B2", "#CC79A7", "#F0E442", "#4D4D4D", "#009E73", "#D55E00")
@@ -330,13 +328,3 @@ def png_bytes(figure: Figure, *, dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def save_png(figure: Figure, path: Path, *, dpi: int = 150) -> None:
-    """Write the figure under a temporary name, then rename, so that `path` is never half a picture."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(png_bytes(figure, dpi=dpi))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

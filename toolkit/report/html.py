@@ -20,7 +20,8 @@ from toolkit.evaluation.slices import OTHER
 from toolkit.policies.thresholds import UNREACHABLE
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
 from toolkit.report.record import RunRecord
-from toolkit.report.sentences import (
+from toolkit.report.sentences import sentences_by_topic
+from toolkit.report.wording import (
     column_label,
     column_value,
     constraint_column,
@@ -30,7 +31,6 @@ from toolkit.report.sentences import (
     parameter_value,
     percent,
     roles,
-    sentences_by_topic,
     signed_difference,
     usd_per_1000,
     with_interval,

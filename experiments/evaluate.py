@@ -39,9 +39,10 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     metrics["data_hash"] = data.table.data_hash
     metrics["evidence"] = evidence_dict(evidence)
     metrics["tuned_on_this_data"] = data.table.data_hash == run.policy.data_hash
-    if output.exists():
-        say(f"{output} existed and is replaced.", quiet=quiet)
+    replaced = output.exists()
     write_json(output, metrics)
+    if replaced:
+        say(f"{output} existed and was replaced.", quiet=quiet)
     if metrics["tuned_on_this_data"]:
         say("This is the data the run was tuned on: its figures are no evidence about new queries.", quiet=quiet)
     for note in data.notes:

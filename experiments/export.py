@@ -16,7 +16,7 @@ from experiments.settings import ExportSettings, VerifySettings
 from simulators.errors import ConfigError, ExportError, InputDataError, MissingDependencyError
 from toolkit.export.litellm import build_config, check_config, refuse_inexpressible
 from toolkit.export.provenance import MARK, provenance_lines
-from toolkit.export.schema import PolicyFile
+from toolkit.export.schema import PolicyFile, read_policy
 
 TARGETS = ("litellm", "json")
 
@@ -31,9 +31,11 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
         text = policy.model_dump_json(indent=2) + "\n"
     else:
         text, checked_by = _litellm_text(policy, settings)
-    _guard(output, target, force=settings.force, quiet=quiet)
+    replaced = _guard(output, force=settings.force)
     change = None if settings.diff is None else _diff(Path(settings.diff), text, output)
     write_text(output, text)
+    if replaced:
+        say(f"{output} existed and was replaced.", quiet=quiet)
     for missed in _missed(policy):
         say(f"Warning: on validation the policy misses {missed}.", quiet=quiet)
     return {"output": str(output), "target": target, "checked_by": checked_by, "diff": change}
@@ -51,7 +53,7 @@ def _missed(policy: PolicyFile) -> list[str]:
 
 
 def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, str]:
-    config = build_config(policy, settings.models, settings.router_name)
+    config = build_config(policy, settings.models or {}, settings.router_name)
     try:
         from toolkit.export.litellm_replay import check_with_litellm
 
@@ -65,7 +67,8 @@ def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, st
     tuned_on = policy.scorer.get("litellm_version")
     remarks = (
         f"Checked by {checked_by}; tuned on the score of LiteLLM {tuned_on}. Prove it: routefront verify.",
-        "reasoning_override_min_score is out of reach: two reasoning keywords would otherwise overrule the boundaries.",
+        "Off, because they would overrule the boundaries: the reasoning override, escalation keywords, the shortcut for",
+        "agents' housekeeping calls, the stripping of reminder blocks. Remove a line to get LiteLLM's default back.",
         "One tuned router per config: LiteLLM limits tuned complexity routers to one without a licence.",
         "Put your provider's model strings under litellm_params.model; keys come from the environment.",
     )
@@ -73,15 +76,29 @@ def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, st
     return header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), checked_by
 
 
-def _guard(output: Path, target: str, *, force: bool, quiet: bool) -> None:
+def _guard(output: Path, *, force: bool) -> bool:
+    """Whether the file exists and may be replaced.
+
+    Raises:
+        ConfigError: If it exists, routefront did not write it, and `force` is not given.
+    """
     if not output.exists():
-        return
-    ours = output.is_file() and (target == "json" or MARK in output.read_text(encoding="utf-8", errors="replace")[:200])
-    if not ours and not force:
-        raise ConfigError(
-            f"output={output} exists and was not written by routefront; name another file or give force=true"
-        )
-    say(f"{output} existed and is replaced.", quiet=quiet)
+        return False
+    if not output.is_file():
+        raise ConfigError(f"output={output} is not a file; name a file")
+    if not force and not _is_ours(output):
+        raise ConfigError(f"output={output} exists and was not written by routefront; name another or give force=true")
+    return True
+
+
+def _is_ours(path: Path) -> bool:
+    if MARK in path.read_text(encoding="utf-8", errors="replace")[:200]:
+        return True
+    try:
+        read_policy(path)
+    except InputDataError:
+        return False
+    return True
 
 
 def _diff(old: Path, text: str, output: Path) -> str:
@@ -101,7 +118,7 @@ def run_verify(settings: VerifySettings, *, quiet: bool = False) -> tuple[dict[s
     refuse_inexpressible(run.policy)
     queries, _ = read_queries(Path(required(settings.queries, "queries")))
     if settings.config is None:
-        config = build_config(run.policy, settings.models, settings.router_name)
+        config = build_config(run.policy, settings.models or {}, settings.router_name)
     else:
         config = _read_config(Path(settings.config))
     version = check_with_litellm(config)

@@ -34,9 +34,10 @@ def run_route(settings: RouteSettings, *, quiet: bool = False) -> dict[str, Any]
             "reason": pa.array(list(decisions.reason)),
         }
     )
-    if output.exists():
-        say(f"{output} existed and is replaced.", quiet=quiet)
+    replaced = output.exists()
     write_atomically(output, lambda p: pyarrow.csv.write_csv(table, p))
+    if replaced:
+        say(f"{output} existed and was replaced.", quiet=quiet)
     counts = np.bincount(decisions.tier, minlength=len(run.policy.tiers)) / max(len(queries), 1)
     return {
         "n": len(queries),

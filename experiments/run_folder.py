@@ -26,11 +26,13 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        created: Whether this session made it.
+        made: Folders that this session made, the innermost first.
+        created: Whether the run began in this session.
         info: What `run.json` says.
     """
 
     path: Path
+    made: tuple[Path, ...]
     created: bool
     info: dict[str, Any]
 
@@ -45,8 +47,10 @@ class RunFolder:
             return
         for name in ("run.json", "config.yaml", "evaluations.jsonl"):
             (self.path / name).unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        for folder in self.made:
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
 
 
 def now() -> str:
@@ -88,7 +92,8 @@ def open_run(out: Path, config: dict[str, Any], data_hash: str, seed: int) -> Ru
             raise ConfigError(
                 f"out={out} holds a run with another {differs}; name a new folder, or remove it to start over"
             )
-        return RunFolder(path=out, created=False, info=info)
+        return RunFolder(path=out, made=(), created=False, info=info)
+    made = tuple(folder for folder in (out, *out.parents) if not folder.exists())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,7 +112,7 @@ def open_run(out: Path, config: dict[str, Any], data_hash: str, seed: int) -> Ru
     }
     write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_json(stamp, info)
-    return RunFolder(path=out, created=True, info=info)
+    return RunFolder(path=out, made=made, created=True, info=info)
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class ExportSettings(_Settings):
 
     run: str | None
     target: str | None
-    models: dict[str, str]
+    models: dict[str, str] | None
     router_name: str
     diff: str | None
     force: bool
@@ -187,7 +187,7 @@ class VerifySettings(_Settings):
     target: str | None
     queries: str | None
     config: str | None
-    models: dict[str, str]
+    models: dict[str, str] | None
     router_name: str
     output: str | None
 

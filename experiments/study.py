@@ -133,9 +133,10 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
         "first_seed": settings.seed,
         "rows": lines,
     }
-    if output.exists():
-        say(f"{output} existed and is replaced.", quiet=quiet)
+    replaced = output.exists()
     write_json(output, found)
+    if replaced:
+        say(f"{output} existed and was replaced.", quiet=quiet)
     return found
 
 

@@ -16,7 +16,7 @@ from experiments.loading import LoadedData, load_data, make_controller
 from experiments.pipeline import Prepared, prepare
 from experiments.run_folder import RunFolder, check_free, git_commit, now, open_run, version
 from experiments.settings import TuneSettings
-from simulators.errors import InfeasibleError
+from simulators.errors import RoutefrontError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence, gather_evidence
 from toolkit.certify.intervals import mean_interval
@@ -46,7 +46,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         The summary that `--json` prints.
 
     Raises:
-        InfeasibleError: If no candidate meets every constraint; nothing is left behind then.
+        RoutefrontError: If the input is at fault or no candidate meets every constraint; a folder made here is removed.
     """
     check_free(out)
     check_rule(settings.choose)
@@ -62,7 +62,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         with progress(f"{controller.name} search", quiet=quiet) as update:
             result = run_search(prepared.problem, controller, Journal(folder.path / "evaluations.jsonl"), update)
         choice = choose(result.evaluation, result.front, settings.choose, constraints)
-    except InfeasibleError:
+    except RoutefrontError:
         folder.discard()
         raise
     return _write_run(settings, folder, data, prepared, result, choice, constraints)

@@ -137,10 +137,14 @@ class OutcomeTable:
         """SHA-256 over tiers, queries and outcomes: what a result was computed from."""
         if not self._hash:
             digest = hashlib.sha256()
-            digest.update("\x1f".join((*self.tiers, "\x1e", *self.slices, "\x1e", *self.queries.query_id)).encode())
-            digest.update("\x1f".join(self.queries.prompt or ()).encode("utf-8", "surrogatepass"))
+            for texts in (self.tiers, self.slices, self.queries.query_id.tolist(), self.queries.prompt or ()):
+                digest.update(f"{len(texts)}:".encode())
+                for text in texts:
+                    part = text.encode("utf-8", "surrogatepass")
+                    digest.update(f"{len(part)}:".encode() + part)
             for name in sorted(self.queries.signals):
-                digest.update(name.encode() + np.ascontiguousarray(self.queries.signals[name]).tobytes())
+                digest.update(f"{len(name)}:{name}".encode())
+                digest.update(np.ascontiguousarray(self.queries.signals[name]).tobytes())
             for values in (self.quality, self.cost_usd, self.latency_s, self.slice_code):
                 digest.update(np.ascontiguousarray(values).tobytes())
             self._hash.append(digest.hexdigest())

@@ -7,6 +7,7 @@ output_tokens, error`. Parquet, CSV or JSONL by suffix. Nothing is unpickled and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -65,11 +65,12 @@ def read_columns(path: Path) -> pa.Table:
             text = dict.fromkeys(_TEXT_COLUMNS, pa.string())
             table = pyarrow.csv.read_csv(
                 path,
+                read_options=pyarrow.csv.ReadOptions(block_size=_block_size(path)),
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False),
             )
         elif suffix in {".jsonl", ".ndjson"}:
-            table = pyarrow.json.read_json(path)
+            table = _read_jsonl(path)
         else:
             raise InputDataError(f"{path} must end in .parquet, .csv or .jsonl; got {suffix or 'no suffix'!r}")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -80,6 +81,41 @@ def read_columns(path: Path) -> pa.Table:
     if len(set(table.column_names)) < len(table.column_names):
         raise InputDataError(f"{path} names a column twice: {table.column_names}")
     return table
+
+
+def _block_size(path: Path) -> int:
+    """Bytes that the CSV reader takes at once: a row must fit, and a prompt may be as long as a book."""
+    return min(max(path.stat().st_size + 1, 1 << 20), (1 << 31) - 1)
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    """One object per line. Identifiers stay text: a date is not a timestamp here."""
+    columns: dict[str, list[object]] = {}
+    n_rows = 0
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputDataError(f"{path} line {number} is not JSON: {error.msg}") from error
+            if not isinstance(record, dict):
+                raise InputDataError(f"{path} line {number} must hold one object; got {type(record).__name__}")
+            for name, value in record.items():
+                columns.setdefault(name, [None] * n_rows).append(value)
+            n_rows += 1
+            for values in columns.values():
+                values.extend([None] * (n_rows - len(values)))
+    arrays = {}
+    for name, values in columns.items():
+        if name in _TEXT_COLUMNS:
+            values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+        try:
+            arrays[name] = pa.array(values)
+        except pa.ArrowException as error:
+            raise InputDataError(f"column {name} of {path} mixes types: {str(error).splitlines()[0]}") from error
+    return pa.table(arrays)
 
 
 def _need(table: pa.Table, columns: Sequence[str], path: Path) -> None:
@@ -182,6 +218,7 @@ def read_recording(
     cells.check_unique(queries, names)
     quality = cells.grid("score")
     numbers = {name: cells.grid(name) for name in _OUTCOME_NUMBERS}
+    _check_scores(quality, queries, names, outcomes_path)
     answered = ~np.isnan(quality)
     keep = np.flatnonzero(answered.all(axis=1))
     if len(keep) == 0:
@@ -209,9 +246,7 @@ def read_recording(
         session=_text(raw_queries, "session_id", queries_path)[keep]
         if "session_id" in raw_queries.column_names
         else None,
-        turn=_number(raw_queries, "turn", queries_path)[keep].astype(np.int64)
-        if "turn" in raw_queries.column_names
-        else None,
+        turn=_turns(raw_queries, queries_path)[keep] if "turn" in raw_queries.column_names else None,
         source=f"recorded: {queries_path.name} + {outcomes_path.name}",
     )
     dropped = len(queries) - len(keep)
@@ -224,6 +259,16 @@ def read_recording(
     if tiers is not None and [names[k] for k in order] != list(names):
         notes += (f"Tiers were reordered by mean billed cost per answer: {[names[k] for k in order]}.",)
     return Recording(table=table, n_dropped=dropped, dropped_by_tier=by_tier, n_unmatched=n_unmatched, notes=notes)
+
+
+def _check_scores(score: FloatArray, queries: QueryBatch, names: list[str], path: Path) -> None:
+    bad = ~np.isnan(score) & ~((score >= 0) & (score <= 1))
+    if bad.any():
+        row, tier = (int(i) for i in np.argwhere(bad)[0])
+        raise InputDataError(
+            f"column score of {path} must lie in [0, 1] (fractions, not per cent); query {queries.query_id[row]!s} on "
+            f"{names[tier]} has {score[row, tier]:g} ({int(bad.sum())} such values)"
+        )
 
 
 def _tier_names(tiers: Sequence[str] | None, model: NDArray[np.str_], path: Path) -> list[str]:
@@ -280,6 +325,13 @@ class _Cells:
             matched = self.row >= 0
             out[self.row[matched], self.tier[matched]] = _number(self.raw, name, self.path)[matched]
         return out
+
+
+def _turns(raw: pa.Table, path: Path) -> IntArray:
+    turns = _number(raw, "turn", path)
+    if not (np.isfinite(turns) & (turns == np.floor(turns)) & (turns >= 0)).all():
+        raise InputDataError(f"column turn of {path} must hold whole numbers from 0 in every row")
+    return turns.astype(np.int64)
 
 
 def _slices(

@@ -43,10 +43,14 @@ def recording(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished runs: `thresholds` and `utility`."""
+    from experiments import tune
+
     folder = tmp_path_factory.mktemp("finished")
-    for policy in ("thresholds", "utility"):
-        result = run_cli("tune", *SOBOL, f"policy={policy}", f"out={policy}", cwd=folder)
-        assert result.exit_code == 0, result.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "_write_report", lambda path, record: None)  # figures take most of a small run's time
+        for policy in ("thresholds", "utility"):
+            result = run_cli("tune", *SOBOL, f"policy={policy}", f"out={policy}", cwd=folder)
+            assert result.exit_code == 0, result.stderr
     return folder
 
 
@@ -396,7 +400,7 @@ def test_json_does_not_change_an_error(tmp_path: Path) -> None:
 
 def test_a_failed_job_of_a_sweep_is_exit_code_1(tmp_path: Path) -> None:
     result = run_cli("tune", "-m", *SMALL, "out=sweep", "seed=-1,-2", cwd=tmp_path)
-    assert (result.exit_code, result.stdout) == (1, "") and "Traceback" not in result.stderr
+    assert result.exit_code == 1 and "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: ") and "seed" in result.stderr
 
 

@@ -23,6 +23,7 @@ ROUTER_NAME = "routefront"
 TIER_OF_NAME = {1: (0, 0, 0, 0), 2: (0, 1, 1, 1), 3: (0, 1, 1, 2), 4: (0, 1, 2, 3)}
 """Number of models -> which of them each of LiteLLM's four names gets, cheapest first."""
 _NEVER = 1e9
+_ABSENT_MARKERS = ("<routefront:no-such-marker>", "</routefront:no-such-marker>")
 
 
 def refuse_inexpressible(policy: PolicyFile) -> None:
@@ -60,23 +61,37 @@ def reachable_tiers(policy: PolicyFile) -> tuple[list[str], list[float]]:
 
 
 def complexity_config(policy: PolicyFile) -> dict[str, Any]:
-    """LiteLLM's `complexity_router_config` for a policy it can express."""
+    """LiteLLM's `complexity_router_config` for a policy it can express.
+
+    Everything that would overrule the boundaries is switched off: the reasoning override (two reasoning keywords), the
+    escalation keyword, the shortcut for coding agents' housekeeping calls, and the stripping of reminder blocks.
+    """
     models, cuts = reachable_tiers(policy)
-    names = TIER_OF_NAME[len(models)]
-    if len(cuts) == 0:
-        boundaries = [0.15, 0.35, 0.60]
-    elif len(cuts) == 1:
-        boundaries = [cuts[0], cuts[0] + 1.0, cuts[0] + 2.0]
-    elif len(cuts) == 2:
-        boundaries = [cuts[0], cuts[0] + (cuts[1] - cuts[0]) / 2, cuts[1]]
-    else:
-        boundaries = cuts
+    names, boundaries = _four_tiers(cuts)
     return {
         "classifier_type": "heuristic",
         "tiers": {tier: models[index] for tier, index in zip(TIER_NAMES, names, strict=True)},
         "tier_boundaries": dict(zip(BOUNDARY_NAMES, boundaries, strict=True)),
         "reasoning_override_min_score": _NEVER,
+        "escalation_keywords": [],
+        "route_housekeeping_to_cheapest_tier": False,
+        "reminder_markers": [{"open": _ABSENT_MARKERS[0], "close": _ABSENT_MARKERS[1]}],
     }
+
+
+def _four_tiers(cuts: list[float]) -> tuple[tuple[int, ...], list[float]]:
+    """Which model each of LiteLLM's four names gets, and three strictly ascending boundaries."""
+    names = TIER_OF_NAME[len(cuts) + 1]
+    if len(cuts) == 0:
+        return names, [0.15, 0.35, 0.60]
+    if len(cuts) == 1:
+        return names, [cuts[0], cuts[0] + 1.0, cuts[0] + 2.0]
+    if len(cuts) == 2:
+        middle = cuts[0] + (cuts[1] - cuts[0]) / 2
+        if cuts[0] < middle < cuts[1]:
+            return names, [cuts[0], middle, cuts[1]]
+        return (0, 1, 2, 2), [cuts[0], cuts[1], cuts[1] + 1.0]
+    return names, cuts
 
 
 def build_config(policy: PolicyFile, models: Mapping[str, str], router_name: str = ROUTER_NAME) -> dict[str, Any]:
@@ -135,23 +150,29 @@ def find_router(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def check_config(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with a config that LiteLLM's own check would let pass; empty if nothing."""
     _, params = find_router(config)
-    crc = params.get("complexity_router_config")
-    crc = crc if isinstance(crc, dict) else {}
-    known = {entry.get("model_name") for entry in config["model_list"] if isinstance(entry, dict)}
+    odd = [entry for entry in config["model_list"] if not isinstance(entry, dict) or "model_name" not in entry]
+    if odd:
+        return [f"every entry of model_list must be a mapping with a model_name; got {odd[0]!r}"]
+    crc = _mapping(params.get("complexity_router_config"))
+    known = {entry["model_name"] for entry in config["model_list"]}
     problems = []
-    boundaries = crc.get("tier_boundaries") or {}
+    boundaries = _mapping(crc.get("tier_boundaries"))
     values = [boundaries[name] for name in BOUNDARY_NAMES if isinstance(boundaries.get(name), int | float)]
     if set(boundaries) != set(BOUNDARY_NAMES) or len(values) < len(BOUNDARY_NAMES):
         problems.append(f"tier_boundaries must hold the numbers {list(BOUNDARY_NAMES)}; got {boundaries}")
     elif not values[0] < values[1] < values[2] or not np.isfinite(values).all():
         problems.append(f"tier_boundaries must be finite and strictly ascending; got {values}")
-    tiers = crc.get("tiers") or {}
+    tiers = _mapping(crc.get("tiers"))
     if set(tiers) != set(TIER_NAMES):
         problems.append(f"tiers must name {list(TIER_NAMES)}; got {sorted(tiers)}")
     for value in [*tiers.values(), params.get("complexity_router_default_model")]:
         if model_of(value) not in known:
             problems.append(f"tier or default model {value!r} is no model_name of the config")
     return problems
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def model_of(value: object) -> str | None:

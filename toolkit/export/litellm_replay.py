@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from simulators.errors import ExportError
-from toolkit.export.litellm import check_config, find_router, model_of
+from toolkit.export.litellm import check_config, find_router
 from toolkit.scorers.litellm import quiet_litellm, require_litellm
 
 
@@ -41,7 +42,11 @@ def check_with_litellm(config: Mapping[str, Any]) -> str:
             ConfigYAML.model_validate(copy.deepcopy(dict(config)))
             ComplexityRouterConfig.model_validate(copy.deepcopy(crc))
         router = _router(config)
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ExportError(f"LiteLLM {version} rejects the config at {where}: {first['msg']}") from error
+    except (ValueError, TypeError) as error:
         raise ExportError(f"LiteLLM {version} rejects the config: {str(error).splitlines()[0]}") from error
     lost = {entry["model_name"] for entry in config["model_list"]} - set(router.get_model_names())
     if lost:
@@ -49,21 +54,25 @@ def check_with_litellm(config: Mapping[str, Any]) -> str:
     return version
 
 
-def replay(config: Mapping[str, Any], prompts: tuple[str, ...]) -> list[str | None]:
-    """The model that LiteLLM's own classification sends each prompt to.
+def replay(config: Mapping[str, Any], prompts: tuple[str, ...]) -> list[str]:
+    """The model that LiteLLM sends each prompt to as the first message of a conversation.
 
-    An empty prompt never reaches the classifier: LiteLLM sends it to the default model.
+    Asks the hook that routes in production, not the classifier alone: rules ahead of the score (escalation keywords,
+    housekeeping, reminder blocks, empty prompts) decide too.
     """
-    name, params = find_router(config)
-    router = _router(config)
-    classifier = router.complexity_routers[name][0].strategy
-    tiers = {tier: model_of(value) for tier, value in params["complexity_router_config"]["tiers"].items()}
-    default = params["complexity_router_default_model"]
-    return [tiers[classifier.classify(p)[0].value] if p.strip() else default for p in prompts]
+    name, _ = find_router(config)
+    with quiet_litellm():
+        hook = _router(config).complexity_routers[name][0].strategy.async_pre_routing_hook
+
+        async def ask() -> list[str]:
+            answers = [await hook(name, {}, [{"role": "user", "content": prompt}]) for prompt in prompts]
+            return [str(answer.model) for answer in answers]
+
+        return asyncio.run(ask())
 
 
 def _router(config: Mapping[str, Any]) -> Any:
     with quiet_litellm():
         from litellm import Router
 
-        return Router(model_list=copy.deepcopy(config["model_list"]), **config.get("router_settings", {}))
+        return Router(model_list=copy.deepcopy(config["model_list"]), **(config.get("router_settings") or {}))

@@ -67,8 +67,8 @@ def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, st
     tuned_on = policy.scorer.get("litellm_version")
     remarks = (
         f"Checked by {checked_by}; tuned on the score of LiteLLM {tuned_on}. Prove it: routefront verify.",
-        "Off, because they would overrule the boundaries: the reasoning override, escalation keywords, the shortcut for",
-        "agents' housekeeping calls, the stripping of reminder blocks. Remove a line to get LiteLLM's default back.",
+        "Off, as they would overrule the boundaries: the reasoning override, escalation keywords, the shortcut for",
+        "agents' housekeeping calls, the stripping of reminder blocks. Remove a line for LiteLLM's default.",
         "One tuned router per config: LiteLLM limits tuned complexity routers to one without a licence.",
         "Put your provider's model strings under litellm_params.model; keys come from the environment.",
     )

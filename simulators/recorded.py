@@ -329,8 +329,11 @@ class _Cells:
 
 def _turns(raw: pa.Table, path: Path) -> IntArray:
     turns = _number(raw, "turn", path)
-    if not (np.isfinite(turns) & (turns == np.floor(turns)) & (turns >= 0)).all():
-        raise InputDataError(f"column turn of {path} must hold whole numbers from 0 in every row")
+    bad = ~(np.isfinite(turns) & (turns == np.floor(turns)) & (turns >= 0))
+    if bad.any():
+        raise InputDataError(
+            f"column turn of {path} must hold whole numbers from 0; {bad.sum()} missing or other values"
+        )
     return turns.astype(np.int64)
 
 

@@ -137,3 +137,11 @@ def test_metric_names():
     assert parse_metric("cost@x").column == "cost_usd[x]"
     assert parse_metric("share_over:2.5").column == "share_over_2.5s"
     assert parse_metric("quality").maximise and not parse_metric("cost").maximise
+
+
+def test_scores_that_differ_in_their_last_bits_are_one_score():
+    """LiteLLM's weighted sums do; a boundary between such twins would be noise."""
+    scores = ScoreTable(score=np.array([0.15, 0.15000000000000002, -1.4e-17, 0.0, 0.3]))
+    order = ScoreOrder(scores, Lanes(fallback_tier=0, low_confidence_tier=0))
+    np.testing.assert_allclose(order.boundaries[1:-1], [0.075, 0.225])
+    assert order.positions.tolist() == [0, 2, 4, 5]

@@ -23,6 +23,8 @@ from toolkit.policies.thresholds import UNREACHABLE
 from toolkit.scorers.base import ScoreTable
 
 _CHUNK = 16_384
+_SAME_SCORE = 1e-12
+"""Scores closer than this, relative to the largest one, are one score: weighted sums differ in their last bits."""
 
 
 class ScoreOrder:
@@ -41,11 +43,12 @@ class ScoreOrder:
         self.order: IntArray = free[np.argsort(scores.score[free], kind="stable")]
         self.sorted_scores: FloatArray = scores.score[self.order]
         distinct, first = np.unique(self.sorted_scores, return_index=True)
-        low, high = distinct[:-1], distinct[1:]
+        apart = np.diff(distinct) > _SAME_SCORE * np.abs(distinct).max(initial=0.0)
+        low, high = distinct[:-1][apart], distinct[1:][apart]
         middle = low + (high - low) / 2
         middle = np.where((middle > low) & (middle <= high), middle, high)
         self.boundaries: FloatArray = np.concatenate([[-UNREACHABLE], middle, [UNREACHABLE]])
-        self.positions: IntArray = np.append(first, len(free)) if len(first) else np.array([0, 0])
+        self.positions: IntArray = np.concatenate([[0], first[1:][apart], [len(free)]])
 
     def position(self, thresholds: FloatArray) -> IntArray:
         """Free queries that score below each threshold."""

@@ -93,11 +93,8 @@ class LiteLLMScorer:
         return LiteLLMScorer(version=require_litellm())
 
     def predict(self, queries: QueryBatch) -> ScoreTable:
-        """LiteLLM's score; NaN for an empty prompt, which LiteLLM sends to its default model unscored.
-
-        Rounded to nine digits: its weighted sums differ in the last bit, and a boundary between such twins is noise.
-        """
-        scores = [round(self._router.classify(p)[1], 9) if p.strip() else np.nan for p in _prompts(queries)]
+        """LiteLLM's score; NaN for an empty prompt, which LiteLLM sends to its default model unscored."""
+        scores = [self._router.classify(p)[1] if p.strip() else np.nan for p in _prompts(queries)]
         return ScoreTable(score=np.array(scores, dtype=np.float64))
 
     def save(self, folder: Path) -> None:

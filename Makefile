@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS ?= dev,litellm,sweep
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .PHONY: help setup demo test test-fast check format bench clean
 
@@ -28,16 +29,16 @@ demo: $(VENV)/.core ## install the core and tune the embedded scenario; prints w
 	$(BIN)/routefront tune scenario=hybrid_api constraints.quality_floor=0.9 out=runs/demo
 
 test: setup ## all tests, slow and gateway ones included
-	$(BIN)/python -m pytest -n 2 -q
+	$(PYTEST) -n 2
 
 test-fast: setup ## the fast tier
-	$(BIN)/python -m pytest -n 2 -q -m 'not slow and not verify'
+	$(PYTEST) -n 2 -m 'not slow and not verify'
 
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(PYTEST) tests/test_layers.py
 
 format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

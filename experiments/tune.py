@@ -293,9 +293,9 @@ def _stock_policy(table: OutcomeTable, tier: IntArray) -> StockPolicy:
 
 
 def _write_report(path: Path, record: RunRecord) -> None:
-    from toolkit.report.figures import front_figure, png_bytes, slices_figure
-    from toolkit.report.html import render_html
+    from toolkit.report.html import draw_pictures, render_html
 
-    for name, figure in {"front": front_figure(record), "slices": slices_figure(record)}.items():
-        write_bytes(path / "figures" / f"{name}.png", png_bytes(figure))
-    write_text(path / "report.html", render_html(record))
+    pictures = draw_pictures(record)
+    for name, picture in pictures.items():
+        write_bytes(path / "figures" / f"{name}.png", picture)
+    write_text(path / "report.html", render_html(record, pictures))

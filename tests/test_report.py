@@ -16,7 +16,7 @@ import pytest
 from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
-from toolkit.report.html import render_html
+from toolkit.report.html import draw_pictures, render_html
 from toolkit.report.record import RunRecord, StockPolicy
 from toolkit.report.sentences import plain_sentences, summary_rows
 from toolkit.report.wording import percent, signed_difference, usd_per_1000
@@ -28,6 +28,10 @@ COST_USD = (2.9e-5, 4.9e-4, 9.0e-4, 1.5e-2)
 NAN = float("nan")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 VOID_TAGS = {"meta", "img"}
+
+
+def render(record: RunRecord) -> str:
+    return render_html(record, draw_pictures(record))
 
 
 def interval(mean: float, half: float = 0.01) -> Interval:
@@ -174,12 +178,12 @@ def make_wide_record(n_tiers: int = 11, n_slices: int = 60) -> RunRecord:
 
 @functools.cache
 def default_page() -> str:
-    return render_html(make_record())
+    return render(make_record())
 
 
 @functools.cache
 def latency_page() -> str:
-    return render_html(make_latency_record())
+    return render(make_latency_record())
 
 
 def text_of(record: RunRecord) -> str:
@@ -449,7 +453,7 @@ class TestHtml:
     def test_names_are_escaped(self, no_pictures: None) -> None:
         name = '<b>&"x'
         evidence = make_evidence(slices=(make_slice(name, interval(-0.05)),), uncovered={"<i>": 2})
-        page = render_html(make_record(evidence, title="<script>", notes=("<u>",)))
+        page = render(make_record(evidence, title="<script>", notes=("<u>",)))
         parsed = parse(page)
         assert not {"b", "i", "u", "script"} & parsed.tags
         assert "&lt;b&gt;&amp;&quot;x" in page
@@ -461,21 +465,21 @@ class TestHtml:
 
     def test_unreachable_thresholds(self, no_pictures: None) -> None:
         params = {"t_1": -sys.float_info.max, "t_2": 0.7, "t_3": sys.float_info.max}
-        texts = parse(render_html(make_record(params=params))).texts
+        texts = parse(page(make_record(params=params))).texts
         assert "−∞" in texts and "+∞" in texts
         assert "No query goes to pro by its score." in texts
         assert "Every query goes to mistral or a tier after it by its score, none to llama." in texts
 
     def test_utility_parameters(self, no_pictures: None) -> None:
         params = {"lambda": 20.0, "b_1": 0.0, "b_2": 0.01, "b_3": 0.0}
-        texts = parse(render_html(make_record(policy="utility", params=params))).texts
+        texts = parse(page(make_record(policy="utility", params=params))).texts
         assert "Quality per USD: 0.01 of predicted quality is worth $0.500 per 1,000 queries." in texts
         assert "Added to the predicted quality of flash before tiers are compared." in texts
 
     def test_losses_are_marked_and_worded(self, no_pictures: None) -> None:
         assert re.search(r'<td class="loss">loss\n-0\.050 \[-0\.060, -0\.040\]</td>', default_page())
         missed = ConstraintEvidence(text="quality >= 0.95", value=0.925, holds=False)
-        assert '<td class="loss">quality &gt;= 0.95 is missed</td>' in render_html(
+        assert '<td class="loss">quality &gt;= 0.95 is missed</td>' in render(
             make_record(make_evidence(constraints=(missed,)))
         )
 
@@ -484,7 +488,7 @@ class TestHtml:
         assert "cost per 1,000 queries" not in latency_page()
 
     def test_no_covered_slice(self, no_pictures: None) -> None:
-        page = render_html(make_record(make_evidence(slices=(), uncovered={"tiny": 4})))
+        page = render(make_record(make_evidence(slices=(), uncovered={"tiny": 4})))
         assert "No slice has enough queries to be judged." in page
         assert "tiny (4)" in page
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -107,8 +107,13 @@ class _Cell:
 _Row = Sequence["str | _Cell"]
 
 
-def render_html(record: RunRecord) -> str:
-    """The whole page."""
+def draw_pictures(record: RunRecord) -> dict[str, bytes]:
+    """The page's figures as PNG, by name: `front` and `slices`."""
+    return {"front": png_bytes(front_figure(record)), "slices": png_bytes(slices_figure(record))}
+
+
+def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
+    """The whole page, with the pictures that `draw_pictures` drew inside."""
     lead = f"Tuned on {record.n_tune:,} queries, judged on {record.n_validate:,} others. {record.source}"
     body = [
         f"<h1>{_text(record.title)}</h1>",
@@ -116,13 +121,13 @@ def render_html(record: RunRecord) -> str:
         f'<section class="verdict">{_definitions(sentences_by_topic(record))}</section>',
         "<h2>Where the policy stands</h2>",
         _image(
-            png_bytes(front_figure(record)),
+            pictures["front"],
             "Quality against cost or latency of the policies, single tiers and chosen point",
         ),
         *_chosen_section(record),
         *_parameter_section(record),
         *_comparison_section(record),
-        *_slice_section(record),
+        *_slice_section(record, pictures["slices"]),
         *_provenance_section(record),
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -275,7 +280,7 @@ def _figures(quality: float, cost_usd: float, latency_s: float) -> list[str]:
     return [_value("quality", quality), _value("cost_usd", cost_usd), _value("latency_p95_s", latency_s)]
 
 
-def _slice_section(record: RunRecord) -> list[str]:
+def _slice_section(record: RunRecord, picture: bytes) -> list[str]:
     evidence, names = record.evidence, roles(record.evidence)
     if not evidence.slices:
         return ["<h2>Slices</h2>", "<p>No slice has enough queries to be judged.</p>", *_small_slices(evidence)]
@@ -283,7 +288,7 @@ def _slice_section(record: RunRecord) -> list[str]:
     gaps = [f"difference to {tier} ({role})" for tier, role in names.items()]
     return [
         "<h2>Slices</h2>",
-        _image(png_bytes(slices_figure(record)), "Per slice, difference to the best single tier and tier shares"),
+        _image(picture, "Per slice, difference to the best single tier and tier shares"),
         _table(
             ["slice", "queries", "quality", *gaps, "cost per 1,000 queries", "tier shares"],
             [_slice_row(s, evidence) for s in ordered],

@@ -465,14 +465,14 @@ class TestHtml:
 
     def test_unreachable_thresholds(self, no_pictures: None) -> None:
         params = {"t_1": -sys.float_info.max, "t_2": 0.7, "t_3": sys.float_info.max}
-        texts = parse(page(make_record(params=params))).texts
+        texts = parse(render(make_record(params=params))).texts
         assert "−∞" in texts and "+∞" in texts
         assert "No query goes to pro by its score." in texts
         assert "Every query goes to mistral or a tier after it by its score, none to llama." in texts
 
     def test_utility_parameters(self, no_pictures: None) -> None:
         params = {"lambda": 20.0, "b_1": 0.0, "b_2": 0.01, "b_3": 0.0}
-        texts = parse(page(make_record(policy="utility", params=params))).texts
+        texts = parse(render(make_record(policy="utility", params=params))).texts
         assert "Quality per USD: 0.01 of predicted quality is worth $0.500 per 1,000 queries." in texts
         assert "Added to the predicted quality of flash before tiers are compared." in texts
 

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from simulators.calibration import fit_inflation, fit_lognormal, fit_lognormal_robust, fit_quality
+from simulators.columns import read_columns
 from simulators.errors import ConfigError, InputDataError, RoutefrontError
 from simulators.outcomes import FloatArray, OutcomeTable
-from simulators.recorded import read_columns, read_recording
+from simulators.recorded import read_recording
 from simulators.scenario import parse_scenario, sample_scenario
 from simulators.seeds import spawn_rng
 

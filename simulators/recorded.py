@@ -7,25 +7,21 @@ output_tokens, error`. Parquet, CSV or JSONL by suffix. Nothing is unpickled and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
+from simulators.columns import first_duplicate, need_columns, number_column, read_columns, text_column
 from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, QueryBatch
 from simulators.prices import PriceCard
 
 _QUERY_COLUMNS = {"query_id", "prompt", "slice", "session_id", "turn"}
 _OUTCOME_NUMBERS = ("cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens")
-_TEXT_COLUMNS = ("query_id", "prompt", "slice", "session_id", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,110 +43,6 @@ class Recording:
     notes: tuple[str, ...]
 
 
-def read_columns(path: Path) -> pa.Table:
-    """Read one Parquet, CSV or JSONL file by its suffix.
-
-    Raises:
-        InputDataError: If the file is missing, empty, of another kind, or not what its suffix says.
-    """
-    if not path.is_file():
-        raise InputDataError(f"expected a data file, but there is none at {path}")
-    if path.stat().st_size == 0:
-        raise InputDataError(f"{path} is empty; expected a Parquet, CSV or JSONL table with a header or schema")
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
-        elif suffix == ".csv":
-            text = dict.fromkeys(_TEXT_COLUMNS, pa.string())
-            table = pyarrow.csv.read_csv(
-                path,
-                read_options=pyarrow.csv.ReadOptions(block_size=_block_size(path)),
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-                convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=False),
-            )
-        elif suffix in {".jsonl", ".ndjson"}:
-            table = _read_jsonl(path)
-        else:
-            raise InputDataError(f"{path} must end in .parquet, .csv or .jsonl; got {suffix or 'no suffix'!r}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputDataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from error
-    if table.num_rows == 0:
-        raise InputDataError(f"{path} has columns {table.column_names} but no row")
-    if len(set(table.column_names)) < len(table.column_names):
-        raise InputDataError(f"{path} names a column twice: {table.column_names}")
-    return table
-
-
-def _block_size(path: Path) -> int:
-    """Bytes that the CSV reader takes at once: a row must fit, and a prompt may be as long as a book."""
-    return min(max(path.stat().st_size + 1, 1 << 20), (1 << 31) - 1)
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    """One object per line. Identifiers stay text: a date is not a timestamp here."""
-    columns: dict[str, list[object]] = {}
-    n_rows = 0
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputDataError(f"{path} line {number} is not JSON: {error.msg}") from error
-            if not isinstance(record, dict):
-                raise InputDataError(f"{path} line {number} must hold one object; got {type(record).__name__}")
-            for name, value in record.items():
-                columns.setdefault(name, [None] * n_rows).append(value)
-            n_rows += 1
-            for values in columns.values():
-                values.extend([None] * (n_rows - len(values)))
-    arrays = {}
-    for name, values in columns.items():
-        if name in _TEXT_COLUMNS:
-            values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-        try:
-            arrays[name] = pa.array(values)
-        except pa.ArrowException as error:
-            raise InputDataError(f"column {name} of {path} mixes types: {str(error).splitlines()[0]}") from error
-    return pa.table(arrays)
-
-
-def _need(table: pa.Table, columns: Sequence[str], path: Path) -> None:
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise InputDataError(f"{path} lacks the column(s) {missing}; it has {table.column_names}")
-
-
-def _text(table: pa.Table, name: str, path: Path) -> NDArray[np.str_]:
-    column = table[name].combine_chunks()
-    if column.null_count:
-        raise InputDataError(
-            f"column {name} of {path} has {column.null_count} missing value(s); fill or drop these rows"
-        )
-    try:
-        values = pc.cast(column, pa.string()).to_pylist()
-    except pa.ArrowException as error:
-        raise InputDataError(f"column {name} of {path} must be text; it is {column.type}") from error
-    return np.array(values, dtype=np.str_)
-
-
-def _number(table: pa.Table, name: str, path: Path) -> FloatArray:
-    column = table[name].combine_chunks()
-    try:
-        numbers = pc.cast(column, pa.float64())
-    except pa.ArrowException as error:
-        raise InputDataError(f"column {name} of {path} must be numeric; it is {column.type}") from error
-    return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _first_duplicate(keys: NDArray[np.str_]) -> str | None:
-    values, counts = np.unique(keys, return_counts=True)
-    return str(values[np.argmax(counts > 1)]) if (counts > 1).any() else None
-
-
 def read_queries(path: Path) -> tuple[QueryBatch, pa.Table]:
     """The queries of one file as a router sees them, and the raw columns.
 
@@ -158,14 +50,14 @@ def read_queries(path: Path) -> tuple[QueryBatch, pa.Table]:
         InputDataError: If `query_id` is missing or not unique, or a column has the wrong type.
     """
     raw = read_columns(path)
-    _need(raw, ["query_id"], path)
-    query_id = _text(raw, "query_id", path)
-    duplicate = _first_duplicate(query_id)
+    need_columns(raw, ["query_id"], path)
+    query_id = text_column(raw, "query_id", path)
+    duplicate = first_duplicate(query_id)
     if duplicate is not None:
         raise InputDataError(f"{path} has query_id {duplicate!r} more than once; make identifiers unique")
-    prompt = tuple(_text(raw, "prompt", path).tolist()) if "prompt" in raw.column_names else None
+    prompt = tuple(text_column(raw, "prompt", path).tolist()) if "prompt" in raw.column_names else None
     signals = {
-        name: _number(raw, name, path)
+        name: number_column(raw, name, path)
         for name in raw.column_names
         if name not in _QUERY_COLUMNS and pa.types.is_primitive(raw[name].type) and _is_numeric(raw[name].type)
     }
@@ -202,8 +94,8 @@ def read_recording(
     """
     queries, raw_queries = read_queries(queries_path)
     raw = read_columns(outcomes_path)
-    _need(raw, ["query_id", "model", "score"], outcomes_path)
-    model = _text(raw, "model", outcomes_path)
+    need_columns(raw, ["query_id", "model", "score"], outcomes_path)
+    model = text_column(raw, "model", outcomes_path)
     names = _tier_names(tiers, model, outcomes_path)
     chosen = np.isin(model, names)
     raw, model = raw.filter(pa.array(chosen)), model[chosen]
@@ -243,7 +135,7 @@ def read_recording(
         error=np.nan_to_num(cells.grid("error"))[np.ix_(keep, order)] > 0,
         slices=slices,
         slice_code=slice_code[keep],
-        session=_text(raw_queries, "session_id", queries_path)[keep]
+        session=text_column(raw_queries, "session_id", queries_path)[keep]
         if "session_id" in raw_queries.column_names
         else None,
         turn=_turns(raw_queries, queries_path)[keep] if "turn" in raw_queries.column_names else None,
@@ -289,11 +181,11 @@ def _match_queries(
 ) -> IntArray:
     """Row of each outcome's query, -1 where it has none."""
     known = queries.query_id.tolist()
-    wanted = _text(raw, "query_id", outcomes_path).tolist()
+    wanted = text_column(raw, "query_id", outcomes_path).tolist()
     if "slice" in raw.column_names and "slice" in raw_queries.column_names:
-        keys = zip(_text(raw_queries, "slice", queries_path).tolist(), known, strict=True)
+        keys = zip(text_column(raw_queries, "slice", queries_path).tolist(), known, strict=True)
         pairs = {key: i for i, key in enumerate(keys)}
-        labels = _text(raw, "slice", outcomes_path).tolist()
+        labels = text_column(raw, "slice", outcomes_path).tolist()
         return np.array([pairs.get(pair, -1) for pair in zip(labels, wanted, strict=True)], dtype=np.int64)
     index = {key: i for i, key in enumerate(known)}
     return np.array([index.get(key, -1) for key in wanted], dtype=np.int64)
@@ -323,12 +215,12 @@ class _Cells:
         out = np.full(self.shape, np.nan)
         if name in self.raw.column_names:
             matched = self.row >= 0
-            out[self.row[matched], self.tier[matched]] = _number(self.raw, name, self.path)[matched]
+            out[self.row[matched], self.tier[matched]] = number_column(self.raw, name, self.path)[matched]
         return out
 
 
 def _turns(raw: pa.Table, path: Path) -> IntArray:
-    turns = _number(raw, "turn", path)
+    turns = number_column(raw, "turn", path)
     bad = ~(np.isfinite(turns) & (turns == np.floor(turns)) & (turns >= 0))
     if bad.any():
         raise InputDataError(
@@ -341,11 +233,11 @@ def _slices(
     raw_queries: pa.Table, raw: pa.Table, row: IntArray, n: int, queries_path: Path, outcomes_path: Path
 ) -> tuple[tuple[str, ...], IntArray]:
     if "slice" in raw_queries.column_names:
-        labels = _text(raw_queries, "slice", queries_path)
+        labels = text_column(raw_queries, "slice", queries_path)
     elif "slice" in raw.column_names:
         labels = np.full(n, "unknown", dtype=object)
         matched = row >= 0
-        labels[row[matched]] = _text(raw, "slice", outcomes_path)[matched]
+        labels[row[matched]] = text_column(raw, "slice", outcomes_path)[matched]
         labels = labels.astype(str)
     else:
         return ("all",), np.zeros(n, dtype=np.int64)
@@ -395,14 +287,14 @@ def read_price_card(path: Path) -> PriceCard:
     """
     raw = read_columns(path)
     columns = ("input_usd_per_mtok", "output_usd_per_mtok")
-    _need(raw, ["model", *columns], path)
-    model = _text(raw, "model", path).tolist()
-    duplicate = _first_duplicate(np.array(model))
+    need_columns(raw, ["model", *columns], path)
+    model = text_column(raw, "model", path).tolist()
+    duplicate = first_duplicate(np.array(model))
     if duplicate is not None:
         raise InputDataError(f"{path} prices {duplicate!r} more than once; keep one row per model")
     cards: list[dict[str, float]] = []
     for name in columns:
-        values = _number(raw, name, path)
+        values = number_column(raw, name, path)
         bad = ~(np.isfinite(values) & (values > 0))
         if bad.any():
             at = int(np.argmax(bad))

@@ -51,14 +51,16 @@ def _run(command: str, rest: list[str]) -> int:
     os.environ.setdefault("LITELLM_LOG", "ERROR")
     as_json = "--json" in rest
     os.environ["ROUTEFRONT_QUIET"] = "1" if as_json else ""
-    from experiments.hydra_app import all_overrides, parse_arguments, run_hydra
+    from experiments.hydra_app import all_overrides, check_sweep, parse_arguments, run_hydra
     from simulators.errors import RoutefrontError
 
     try:
         arguments = parse_arguments([word for word in rest if word != "--json"])
+        overrides = all_overrides(arguments)
+        if arguments.multirun:
+            check_sweep(command, overrides)
     except RoutefrontError as error:
         return _fail(str(error), error.exit_code)
-    overrides = all_overrides(arguments)
     is_sweep = arguments.multirun and command == "tune"
     try:
         outcome = run_hydra(command, arguments, overrides)
@@ -89,13 +91,12 @@ def _show(command: str, result: dict[str, Any], *, as_json: bool) -> None:
 
 def _show_sweep(overrides: list[str], *, as_json: bool) -> None:
     """The jobs of a sweep, from their folders: launchers may have run them in other processes."""
-    from pathlib import Path
-
     from experiments.files import jsonable
+    from experiments.hydra_app import sweep_root
     from experiments.show import show_sweep, sweep_jobs
 
-    out = next(word.split("=", 1)[1] for word in reversed(overrides) if word.startswith("out="))
-    jobs = sweep_jobs(Path(out))
+    root = sweep_root(overrides)
+    out, jobs = str(root), sweep_jobs(root)
     if as_json:
         print(json.dumps(jsonable({"sweep": out, "jobs": jobs})))
     else:

@@ -55,4 +55,6 @@ def print_rows(title: str, rows: Iterable[tuple[str, ...]], header: tuple[str, .
     for row in rows:
         table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
     console = Console()
-    console.print(table, width=None if console.is_terminal else 120)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(table)

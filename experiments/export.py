@@ -73,7 +73,10 @@ def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, st
         "Put your provider's model strings under litellm_params.model; keys come from the environment.",
     )
     header = "".join(f"# {line}\n" for line in provenance_lines(policy, remarks))
-    return header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), checked_by
+    text = header + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != config:
+        raise ExportError("the file would not read back as the config that was checked; rename odd tier names")
+    return text, checked_by
 
 
 def _guard(output: Path, *, force: bool) -> bool:

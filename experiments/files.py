@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def checked_output(output: str | None, inputs: Iterable[str | None]) -> Path:
+    """The output file, if it is named and is none of the command's inputs.
+
+    Raises:
+        ConfigError: If it is unset, a folder, or one of the inputs.
+    """
+    if not output:
+        raise ConfigError("output is not set; give output=FILE")
+    path = Path(output)
+    if path.is_dir():
+        raise ConfigError(f"output={path} is a folder; name a file")
+    if any(name and Path(name).resolve() == path.resolve() for name in inputs):
+        raise ConfigError(f"output={path} is an input of this command; name another file")
+    return path
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -98,6 +98,8 @@ def parse_arguments(words: list[str]) -> Arguments:
         elif word.startswith("-"):
             known = ", ".join(sorted([*_FLAGS, *_FLAGS_WITH_VALUE, "--json", "--help"]))
             raise ConfigError(f"unknown flag {word}; known: {known}. Options are written name=value")
+        elif word in {f"{group}=null" for group in _GROUPS} or word in {f"{group}=" for group in _GROUPS}:
+            raise ConfigError(f"{word}: name one of the choices (routefront COMMAND --help)")
         else:
             overrides.append(word)
     return Arguments(flags=flags, overrides=overrides)
@@ -127,6 +129,24 @@ def run_hydra(command: str, arguments: Arguments, overrides: list[str]) -> Outco
     return _OUTCOME
 
 
+def check_sweep(command: str, overrides: list[str]) -> None:
+    """Refuse a sweep of a command without run folders, and a sweep root that is not one."""
+    if command != "tune":
+        raise ConfigError(f"-m sweeps tune; {command} writes one file and cannot be swept")
+    root = sweep_root(overrides)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"out={root} is a file; name a folder")
+    names = [p.name for p in root.iterdir()] if root.exists() else []
+    strange = [name for name in names if not name.isdigit() and name != "multirun.yaml"]
+    if strange:
+        raise ConfigError(f"out={root} exists and is no sweep's folder (it holds {strange[0]}); name a new folder")
+
+
+def sweep_root(overrides: list[str]) -> Path:
+    """The `out` of a sweep."""
+    return Path(next(word.split("=", 1)[1] for word in reversed(overrides) if word.startswith("out=")))
+
+
 def all_overrides(arguments: Arguments) -> list[str]:
     """The overrides, with ours added where the user did not set them."""
     added = [f"{name}={value}" for name, value in _DEFAULTS.items() if name not in arguments.names]
@@ -141,6 +161,9 @@ def job(config: DictConfig) -> None:
     """One Hydra job: settings, command, result. In a sweep an error is raised, so that Hydra records the failure."""
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
+    failure = Path(hydra_config.runtime.output_dir) / "error.txt"
+    if swept:
+        failure.unlink(missing_ok=True)
     try:
         raw = _plain(config)
         if swept and "out" in raw:
@@ -148,7 +171,7 @@ def job(config: DictConfig) -> None:
         _OUTCOME.result = _dispatch(str(hydra_config.job.config_name), raw)
     except RoutefrontError as error:
         if swept:
-            write_text(Path(hydra_config.runtime.output_dir) / "error.txt", f"{error}\n")
+            write_text(failure, f"{error}\n")
             raise
         _OUTCOME.error = error
 

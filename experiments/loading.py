@@ -44,6 +44,11 @@ def required(value: str | None, option: str) -> str:
     return value
 
 
+def data_files(data: ScenarioData | RecordedData) -> list[str | None]:
+    """The files that the settings read."""
+    return [] if isinstance(data, ScenarioData) else [data.queries, data.outcomes, data.prices]
+
+
 def load_data(
     data: ScenarioData | RecordedData,
     scenario: dict[str, object] | None,

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.loading import make_lanes, make_scorer
 from experiments.settings import TuneSettings
 from simulators.errors import ConfigError
-from simulators.outcomes import IntArray, OutcomeTable, split_by_prompt
+from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
 from simulators.seeds import spawn_rng
 from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.metrics import parse_metric
@@ -43,6 +43,11 @@ class Prepared:
     validate_scores: ScoreTable
     lanes: Lanes
     problem: RoutingProblem
+
+    def decide(self, params: FloatArray) -> IntArray:
+        """`N` tiers of the validation split under one candidate (`params: p`)."""
+        tiers = self.problem.policy.assign(params[None, :], self.validate_scores, self.lanes)[0]
+        return np.asarray(tiers, dtype=np.int64)
 
 
 def make_policy(kind: str) -> Policy:

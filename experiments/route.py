@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from experiments.console import say
-from experiments.files import write_atomically
+from experiments.files import checked_output, write_atomically
 from experiments.loading import required
 from experiments.runs import front_params, open_finished
 from experiments.settings import RouteSettings
@@ -20,7 +20,7 @@ def run_route(settings: RouteSettings, *, quiet: bool = False) -> dict[str, Any]
     """Write `decisions.csv` (`query_id, score, tier, reason`), one row per query in input order."""
     from simulators.recorded import read_queries
 
-    output = Path(required(settings.output, "output"))
+    output = checked_output(settings.output, [settings.queries])
     run = open_finished(settings.run)
     queries, _ = read_queries(Path(required(settings.queries, "queries")))
     params = None if settings.at.quality is None else front_params(run, settings.at.quality)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet
 
 from experiments.loading import required
+from simulators.columns import need_columns, read_columns
 from simulators.errors import ConfigError, InputDataError
 from simulators.outcomes import FloatArray, QueryBatch
 from toolkit.export.schema import PolicyFile, read_policy
@@ -55,10 +55,10 @@ def front_params(run: FinishedRun, quality: float) -> FloatArray:
     Raises:
         ConfigError: If none did.
     """
+    names = run.policy.family.parameter_names(len(run.policy.tiers))
     path = run.path / "front.parquet"
-    if not path.is_file():
-        raise InputDataError(f"{path} is missing; run routefront tune again")
-    front = pyarrow.parquet.read_table(path)
+    front = read_columns(path)
+    need_columns(front, ["quality", *names], path)
     reached = np.asarray(front["quality"].to_numpy())
     rows = np.flatnonzero(reached >= quality)
     if len(rows) == 0:
@@ -67,5 +67,4 @@ def front_params(run: FinishedRun, quality: float) -> FloatArray:
         )
     order = front["cost_usd"].to_numpy() if "cost_usd" in front.column_names else reached
     row = int(rows[np.argmin(order[rows])])
-    names = run.policy.family.parameter_names(len(run.policy.tiers))
     return np.array([front[name][row].as_py() for name in names], dtype=np.float64)

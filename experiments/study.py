@@ -7,15 +7,14 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from experiments.console import progress, say
-from experiments.files import write_json
-from experiments.loading import load_data, make_controller, required
+from experiments.files import checked_output, write_json
+from experiments.loading import data_files, load_data, make_controller
 from experiments.pipeline import Prepared, prepare
 from experiments.settings import StudySettings
 from experiments.tune import stock_assignment
@@ -104,7 +103,8 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
     Raises:
         ConfigError: If costs are unknown.
     """
-    output = Path(required(settings.output, "output"))
+    _refuse_ignored(settings)
+    output = checked_output(settings.output, data_files(settings.data))
     data = load_data(settings.data, settings.scenario, settings.seed)
     if not data.table.has_cost:
         raise ConfigError("study compares at equal cost, so it needs cost_usd in the data (or data.prices=FILE)")
@@ -140,11 +140,13 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
     return found
 
 
-def _validate_tiers(prepared: Prepared, evaluation: Evaluation, row: int) -> IntArray:
-    params = evaluation.params[[row]]
-    return np.asarray(
-        prepared.problem.policy.assign(params, prepared.validate_scores, prepared.lanes)[0], dtype=np.int64
-    )
+def _refuse_ignored(settings: StudySettings) -> None:
+    """Options of `tune` that a study sets itself must stay unset."""
+    given = [name for name, value in settings.constraints.items() if value not in (None, [])]
+    if given:
+        raise ConfigError(f"study sets the quality floor itself (floors=[...]); unset constraints.{given[0]}")
+    if settings.choose != "auto" or settings.out is not None:
+        raise ConfigError("study takes the cheapest point at each floor and writes output=FILE; unset choose and out")
 
 
 def _add_floor(row: _Row, floor: float, prepared: Prepared, evaluation: Evaluation) -> None:
@@ -154,7 +156,7 @@ def _add_floor(row: _Row, floor: float, prepared: Prepared, evaluation: Evaluati
         row.infeasible += 1
         return
     best = int(feasible[np.argmin(evaluation.columns["cost_usd"][feasible])])
-    row.add(prepared.validate, _validate_tiers(prepared, evaluation, best), floor)
+    row.add(prepared.validate, prepared.decide(evaluation.params[best]), floor)
 
 
 def _add_stock(stock: _Row, equal: _Row, prepared: Prepared, evaluation: Evaluation) -> None:
@@ -166,7 +168,7 @@ def _add_stock(stock: _Row, equal: _Row, prepared: Prepared, evaluation: Evaluat
     budget = prepared.tune.cost_usd[tune_rows, stock_assignment(prepared.tune)].mean()
     affordable = np.flatnonzero(evaluation.columns["cost_usd"] <= budget)
     best = int(affordable[np.argmax(evaluation.columns["quality"][affordable])])
-    tier = _validate_tiers(prepared, evaluation, best)
+    tier = prepared.decide(evaluation.params[best])
     equal.add(validate, tier, None)
     everything = np.arange(validate.n_queries)
     gain = validate.quality[everything, tier] - validate.quality[everything, stock_tier]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence, gather_evidence
 from toolkit.certify.intervals import mean_interval
 from toolkit.evaluation.constraints import Constraint, parse_constraints
-from toolkit.evaluation.metrics import parse_metric
+from toolkit.evaluation.metrics import Metric, parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.evaluation.summary import metrics_summary
 from toolkit.export.litellm import TIER_OF_NAME
 from toolkit.export.schema import LanesFile, PolicyFile, Provenance
 from toolkit.pareto.choose import Choice, check_rule, choose
+from toolkit.problem import RoutingProblem
 from toolkit.report.record import RunRecord, StockPolicy
 from toolkit.search.base import SearchResult, run_search
 from toolkit.search.journal import Journal
@@ -78,7 +80,7 @@ def _write_run(
     constraints: tuple[Constraint, ...],
 ) -> dict[str, Any]:
     params = result.evaluation.params[choice.row]
-    tier = _assign(prepared, params[None, :])[0]
+    tier = prepared.decide(params)
     metrics = {
         "tune": metrics_summary(prepared.tune, _tune_tiers(prepared, params), n_dropped=data.n_dropped),
         "validate": metrics_summary(prepared.validate, tier, n_dropped=data.n_dropped),
@@ -95,6 +97,7 @@ def _write_run(
     policy = _policy_file(settings, data, prepared, choice, params, constraints, metrics, evidence)
     _save_scorer(prepared, folder.path / "scorer")
     _write_front(folder.path / "front.parquet", prepared, result)
+    write_json(folder.path / "prompts_seen.json", prompt_hashes(data.table, prepared.rows))
     _write_report(folder.path, record)
     write_json(folder.path / "metrics.json", metrics["validate"])
     write_text(folder.path / "policy.json", policy.model_dump_json(indent=2) + "\n")
@@ -121,10 +124,12 @@ def _write_run(
     }
 
 
-def _assign(prepared: Prepared, params: FloatArray) -> IntArray:
-    """`n x N` tiers on the validation split."""
-    tiers = prepared.problem.policy.assign(params, prepared.validate_scores, prepared.lanes)
-    return np.asarray(tiers, dtype=np.int64)
+def prompt_hashes(table: OutcomeTable, rows: dict[str, IntArray] | None = None) -> dict[str, list[str]]:
+    """Split name -> short hashes of its prompts (identifiers, where there are none), to tell seen from new."""
+    keys = table.queries.prompt if table.queries.prompt is not None else table.queries.query_id.tolist()
+    digests = [hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16] for key in keys]
+    everything = {"all": np.arange(table.n_queries)} if rows is None else rows
+    return {name: sorted({digests[i] for i in part}) for name, part in everything.items()}
 
 
 def _tune_tiers(prepared: Prepared, params: FloatArray) -> IntArray:
@@ -223,12 +228,7 @@ def _record(
     order = np.argsort(front.columns.get("cost_usd", -front.Y[:, 0]), kind="stable")
     front = front.take(order)
     known = data.table.has_cost
-    chosen = _assign(prepared, front.params)
-    rows = np.arange(prepared.validate.n_queries)
-    validate = {"quality": prepared.validate.quality[rows, chosen].mean(axis=1)}
-    if known:
-        validate["cost_usd"] = prepared.validate.cost_usd[rows, chosen].mean(axis=1)
-    stock_tune, stock_validate, difference = _stock(settings, prepared, tier)
+    stock_validate, difference = _stock(settings, prepared, tier)
     return RunRecord(
         title=folder.path.name,
         source=data.table.source,
@@ -246,15 +246,28 @@ def _record(
         seconds=result.seconds,
         front=dict(front.columns),
         chosen_tune={name: float(values[choice.row]) for name, values in result.evaluation.columns.items()},
-        zero_tune=zero_router_of(prepared.tune) if known else None,
         zero_validate=zero_router_of(prepared.validate) if known else None,
-        front_validate=validate if known else {},
+        front_validate=_front_on_validation(prepared, front.params) if known else {},
         evidence=evidence,
-        stock_tune=stock_tune,
         stock_validate=stock_validate,
         stock_difference=difference,
         notes=data.notes,
     )
+
+
+def _front_on_validation(prepared: Prepared, params: FloatArray) -> dict[str, FloatArray]:
+    """Mean cost and quality of the front's policies on the validation split, by the same exact evaluation."""
+    metrics = (Metric("cost"), Metric("quality"))
+    problem = RoutingProblem(
+        table=prepared.validate,
+        scores=prepared.validate_scores,
+        policy=prepared.problem.policy,
+        lanes=prepared.lanes,
+        objectives=metrics,
+        constraints=(),
+        coverage=coverage(prepared.validate, prepared.problem.coverage.minimum),
+    )
+    return problem.estimate(params).values(metrics)
 
 
 def _describe_scorer(prepared: Prepared) -> str:
@@ -262,21 +275,21 @@ def _describe_scorer(prepared: Prepared) -> str:
     return ", ".join(f"{name}={value}" for name, value in described.items() if value is not None)
 
 
-def _stock(
-    settings: TuneSettings, prepared: Prepared, tier: IntArray
-) -> tuple[StockPolicy | None, StockPolicy | None, str | None]:
+def _stock(settings: TuneSettings, prepared: Prepared, tier: IntArray) -> tuple[StockPolicy | None, str | None]:
     """LiteLLM's own thresholds on the same queries, where the scorer is LiteLLM's and costs are known."""
     if settings.scorer.kind != "litellm" or not prepared.tune.has_cost or prepared.tune.n_tiers not in TIER_OF_NAME:
-        return None, None, None
-    tune, validate = stock_assignment(prepared.tune), stock_assignment(prepared.validate)
+        return None, None
+    validate = stock_assignment(prepared.validate)
     rows = np.arange(prepared.validate.n_queries)
-    gain = mean_interval(prepared.validate.quality[rows, tier] - prepared.validate.quality[rows, validate])
+    gain = mean_interval(
+        prepared.validate.quality[rows, tier] - prepared.validate.quality[rows, validate], prepared.validate.prompt_code
+    )
     saved = prepared.validate.cost_usd[rows, tier].mean() / prepared.validate.cost_usd[rows, validate].mean()
     sentence = (
         f"Against LiteLLM's stock boundaries on the validation split, quality differs by {gain.mean:+.4f} "
         f"[{gain.low:+.4f}, {gain.high:+.4f}] at {saved:.2f} times the cost."
     )
-    return _stock_policy(prepared.tune, tune), _stock_policy(prepared.validate, validate), sentence
+    return _stock_policy(prepared.validate, validate), sentence
 
 
 def stock_assignment(table: OutcomeTable) -> IntArray:

@@ -85,8 +85,8 @@ def _read_jsonl(path: Path) -> pa.Table:
             values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
         try:
             arrays[name] = pa.array(values)
-        except pa.ArrowException as error:
-            raise InputDataError(f"column {name} of {path} mixes types: {str(error).splitlines()[0]}") from error
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputDataError(f"column {name} of {path} cannot be read: {str(error).splitlines()[0]}") from error
     return pa.table(arrays)
 
 
@@ -97,7 +97,7 @@ def need_columns(table: pa.Table, columns: Sequence[str], path: Path) -> None:
         raise InputDataError(f"{path} lacks the column(s) {missing}; it has {table.column_names}")
 
 
-def text_column(table: pa.Table, name: str, path: Path) -> NDArray[np.str_]:
+def text_list(table: pa.Table, name: str, path: Path) -> list[str]:
     """One column as text; InputDataError if it has gaps or is of another kind."""
     column = table[name].combine_chunks()
     if column.null_count:
@@ -105,17 +105,22 @@ def text_column(table: pa.Table, name: str, path: Path) -> NDArray[np.str_]:
             f"column {name} of {path} has {column.null_count} missing value(s); fill or drop these rows"
         )
     try:
-        values = pc.cast(column, pa.string()).to_pylist()
+        values: list[str] = pc.cast(column, pa.string()).to_pylist()
     except pa.ArrowException as error:
         raise InputDataError(f"column {name} of {path} must be text; it is {column.type}") from error
-    return np.array(values, dtype=np.str_)
+    return values
+
+
+def text_column(table: pa.Table, name: str, path: Path) -> NDArray[np.str_]:
+    """One column of short texts as an array; every cell takes the room of the longest."""
+    return np.array(text_list(table, name, path), dtype=np.str_)
 
 
 def number_column(table: pa.Table, name: str, path: Path) -> FloatArray:
     """One column as float64, NaN where missing; InputDataError if it is not numeric."""
     column = table[name].combine_chunks()
     try:
-        numbers = pc.cast(column, pa.float64())
+        numbers = pc.cast(column, pa.float64(), safe=False)
     except pa.ArrowException as error:
         raise InputDataError(f"column {name} of {path} must be numeric; it is {column.type}") from error
     return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)

@@ -133,6 +133,13 @@ class OutcomeTable:
         return bool(np.isfinite(self.latency_s).all())
 
     @property
+    def prompt_code(self) -> IntArray:
+        """`N` codes: queries with the same prompt (the same identifier, where there are no prompts) share one."""
+        keys = self.queries.prompt if self.queries.prompt is not None else self.queries.query_id.tolist()
+        codes: dict[str, int] = {}
+        return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
+
+    @property
     def data_hash(self) -> str:
         """SHA-256 over tiers, queries and outcomes: what a result was computed from."""
         if not self._hash:
@@ -180,8 +187,7 @@ def split_by_prompt(
     Raises:
         InputDataError: If a split would hold no query.
     """
-    keys = table.queries.prompt if table.queries.prompt is not None else tuple(table.queries.query_id)
-    _, group = np.unique(np.asarray(keys, dtype=object).astype(str), return_inverse=True)
+    group = table.prompt_code
     order = rng.permutation(int(group.max()) + 1)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

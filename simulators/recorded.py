@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from simulators.columns import first_duplicate, need_columns, number_column, read_columns, text_column
+from simulators.columns import first_duplicate, need_columns, number_column, read_columns, text_column, text_list
 from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, QueryBatch
 from simulators.prices import PriceCard
@@ -55,7 +55,7 @@ def read_queries(path: Path) -> tuple[QueryBatch, pa.Table]:
     duplicate = first_duplicate(query_id)
     if duplicate is not None:
         raise InputDataError(f"{path} has query_id {duplicate!r} more than once; make identifiers unique")
-    prompt = tuple(text_column(raw, "prompt", path).tolist()) if "prompt" in raw.column_names else None
+    prompt = tuple(text_list(raw, "prompt", path)) if "prompt" in raw.column_names else None
     signals = {
         name: number_column(raw, name, path)
         for name in raw.column_names
@@ -167,6 +167,8 @@ def _tier_names(tiers: Sequence[str] | None, model: NDArray[np.str_], path: Path
     available = sorted(set(model.tolist()))
     if tiers is None:
         return available
+    if len(tiers) == 0:
+        raise InputDataError("data.tiers is empty; name the tiers, cheapest first, or give data.tiers=auto")
     unknown = [name for name in tiers if name not in available]
     if unknown:
         shown = ", ".join(available[:12]) + (", ..." if len(available) > 12 else "")

@@ -70,10 +70,8 @@ def test_the_lambda_path_equals_the_reference_and_misses_no_policy(seed, k, disc
     path, cover = LambdaPath(scores, lanes), coverage(table, 5)
     params = np.concatenate([path.lambdas[:, None], np.zeros((len(path.lambdas), k - 1))], axis=1)
     assigned = UtilityPolicy().assign(params, scores, lanes)
+    assert_equal(PathEstimator(table, cover, path, path.lambdas), AssignmentEstimator(table, cover, assigned), table)
     if not discrete:
-        assert_equal(
-            PathEstimator(table, cover, path, path.lambdas), AssignmentEstimator(table, cover, assigned), table
-        )
         assert len({row.tobytes() for row in assigned}) == len(assigned)
     others = np.concatenate([10.0 ** rng.uniform(-3, 3, (200, 1)), np.zeros((200, k - 1))], axis=1)
     known = {row.tobytes() for row in assigned}
@@ -145,3 +143,35 @@ def test_scores_that_differ_in_their_last_bits_are_one_score():
     order = ScoreOrder(scores, Lanes(fallback_tier=0, low_confidence_tier=0))
     np.testing.assert_allclose(order.boundaries[1:-1], [0.075, 0.225])
     assert order.positions.tolist() == [0, 2, 4, 5]
+
+
+def test_one_outlier_does_not_merge_the_other_scores():
+    scores = ScoreTable(score=np.append(np.linspace(0, 1, 100), 1e13))
+    assert len(ScoreOrder(scores, Lanes(fallback_tier=0, low_confidence_tier=0)).boundaries) == 102
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_figure_does_not_depend_on_how_many_candidates_are_evaluated_with_it(n):
+    """Else a resumed search, which evaluates other batches, would not repeat the uninterrupted one."""
+    rng = np.random.default_rng(5)
+    table = make_table(rng, n=5000, k=3, n_slices=9)
+    cover, lanes = coverage(table, 700), Lanes(fallback_tier=0, low_confidence_tier=0)
+    score, assignment = ScoreTable(score=rng.normal(size=5000)), rng.integers(0, 3, (40, 5000)).astype(np.int8)
+    params = np.sort(rng.normal(size=(40, 2)), axis=1)
+    order = ScoreOrder(score, lanes)
+    for make in (
+        lambda rows: AssignmentEstimator(table, cover, assignment[rows]),
+        lambda rows: ThresholdEstimator(table, cover, order, params[rows]),
+    ):
+        whole, part = make(slice(None)), make(slice(0, n))
+        for name, values in part.values(metrics(table)).items():
+            np.testing.assert_array_equal(values, whole.values(metrics(table))[name][:n], err_msg=name)
+
+
+def test_a_slice_really_named_other_stays_apart_from_the_merged_ones():
+    table = make_table(np.random.default_rng(0), n=90, k=2, n_slices=9)
+    object.__setattr__(table, "slices", ("other", *table.slices[1:]))
+    big = np.where(np.arange(90) < 40, 0, table.slice_code)
+    object.__setattr__(table, "slice_code", big)
+    cover = coverage(table, 35)
+    assert cover.groups == ("other", "other (merged)") and cover.other == "other (merged)"

@@ -103,11 +103,9 @@ def make_record(evidence: Evidence | None = None, **changes: object) -> RunRecor
         seconds=0.5,
         front={"cost_usd": cost, "quality": np.array([0.85, 0.926, 0.935])},
         chosen_tune={"cost_usd": 4.9e-4, "quality": 0.926},
-        zero_tune=hull,
         zero_validate=hull,
         front_validate={"cost_usd": cost, "quality": np.array([0.84, 0.925, 0.933])},
         evidence=make_evidence() if evidence is None else evidence,
-        stock_tune=None,
         stock_validate=None,
         stock_difference=None,
         notes=(),
@@ -147,7 +145,7 @@ def make_latency_record() -> RunRecord:
     )
     front = {"quality": np.array([0.72, 0.85]), "latency_p95_s": np.array([1.3, 2.6])}
     tuned = {"quality": 0.85, "latency_p95_s": 2.6}
-    changes = {"front": front, "chosen_tune": tuned, "params": {"t_1": 0.5}, "zero_tune": None, "zero_validate": None}
+    changes = {"front": front, "chosen_tune": tuned, "params": {"t_1": 0.5}, "zero_validate": None}
     return make_record(evidence, front_validate={}, **changes)
 
 

@@ -83,3 +83,15 @@ def test_rank_correlation():
     assert rank_correlation(a, a).low > 0.9
     assert rank_correlation(a, np.random.default_rng(0).normal(size=100)).verdict == "no evidence"
     assert rank_correlation(a, np.zeros(100)).verdict == "no evidence"
+
+
+def test_repeats_of_a_prompt_are_no_new_evidence():
+    """Each query recorded five times: the interval is that of the distinct ones."""
+    rng = np.random.default_rng(0)
+    once = make_table(rng, n=80, k=2, prompts=True)
+    tier = rng.integers(0, 2, 80)
+    rows = np.repeat(np.arange(80), 5)
+    first, repeated = zero_difference(once, tier), zero_difference(once.take(rows), tier[rows])
+    assert repeated.mean == pytest.approx(first.mean)
+    assert repeated.high - repeated.low == pytest.approx(first.high - first.low, rel=1e-9)
+    assert mean_interval(once.quality[:, 0]).low == pytest.approx(mean_interval(once.quality[:, 0], np.arange(80)).low)

@@ -139,7 +139,7 @@ class RoutingProblem:
         """Evaluate `params: n x p` in natural units."""
         if params.shape[1:] != (len(self.parameter_names),):
             raise ConfigError(f"expected parameters {self.parameter_names}; got shape {params.shape}")
-        estimator = self._estimator(params)
+        estimator = self.estimate(params)
         columns = estimator.values(self.metrics)
         Y = np.stack([columns[m.column] * (1 if m.maximise else -1) for m in self.objectives], axis=1)
         return Evaluation(
@@ -150,7 +150,8 @@ class RoutingProblem:
             tier_shares=estimator.tier_counts() / self.table.n_queries,
         )
 
-    def _estimator(self, params: FloatArray) -> Estimator:
+    def estimate(self, params: FloatArray) -> Estimator:
+        """The estimator that is exact for these parameters."""
         if self.policy.kind == "thresholds":
             return ThresholdEstimator(self.table, self.coverage, self.order, params)
         if not params[:, 1:].any():

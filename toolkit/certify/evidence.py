@@ -10,7 +10,7 @@ from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.intervals import Interval, mean_interval, rank_correlation, zero_difference
 from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.estimators import AssignmentEstimator
-from toolkit.evaluation.slices import Coverage
+from toolkit.evaluation.slices import OTHER, Coverage
 from toolkit.evaluation.summary import latency_summary
 from toolkit.zero_router import zero_router_of
 
@@ -76,6 +76,7 @@ class Evidence:
         oracle_quality: Mean of the best tier per query: what no router can exceed.
         slices: Covered slices, largest first.
         uncovered: Slice -> queries, for those merged into `other`.
+        other: Name of the merged group.
         constraints: Each constraint on this table.
     """
 
@@ -100,6 +101,7 @@ class Evidence:
     slices: tuple[SliceEvidence, ...]
     uncovered: dict[str, int]
     constraints: tuple[ConstraintEvidence, ...]
+    other: str | None = OTHER
 
 
 def gather_evidence(
@@ -131,8 +133,8 @@ def gather_evidence(
     return Evidence(
         n=table.n_queries,
         tiers=table.tiers,
-        quality=mean_interval(table.quality[everything, tier]),
-        cost_usd=mean_interval(cost) if known else Interval(mean=np.nan, low=np.nan, high=np.nan),
+        quality=mean_interval(table.quality[everything, tier], table.prompt_code),
+        cost_usd=mean_interval(cost, table.prompt_code) if known else Interval(mean=np.nan, low=np.nan, high=np.nan),
         latency_s=latency_summary(table, everything, tier),
         tier_shares=np.bincount(tier, minlength=table.n_tiers) / table.n_queries,
         tier_quality=table.quality.mean(axis=0),
@@ -150,11 +152,12 @@ def gather_evidence(
         slices=_slice_evidence(table, tier, coverage, compared),
         uncovered={name: int(coverage.counts[table.slices.index(name)]) for name in coverage.merged},
         constraints=_constraint_evidence(table, tier, coverage, constraints),
+        other=coverage.other,
     )
 
 
 def _paired(table: OutcomeTable, tier: IntArray, other: int, rows: IntArray) -> Interval:
-    return mean_interval(table.quality[rows, tier[rows]] - table.quality[rows, other])
+    return mean_interval(table.quality[rows, tier[rows]] - table.quality[rows, other], table.prompt_code[rows])
 
 
 def _slice_evidence(
@@ -169,7 +172,7 @@ def _slice_evidence(
             SliceEvidence(
                 name=name,
                 n=len(rows),
-                quality=mean_interval(table.quality[rows, chosen]),
+                quality=mean_interval(table.quality[rows, chosen], table.prompt_code[rows]),
                 cost_usd=float(table.cost_usd[rows, chosen].mean()),
                 tier_shares=np.bincount(chosen, minlength=table.n_tiers) / len(rows),
                 tier_quality=table.quality[rows].mean(axis=0),
@@ -187,7 +190,9 @@ def _constraint_evidence(
     for constraint in constraints:
         name = constraint.metric.slice_name
         absent = name is not None and (name not in table.slices or coverage.counts[table.slices.index(name)] == 0)
-        if absent or (constraint.metric.base == "worst_slice" and not coverage.groups):
+        unknown = constraint.metric.needs_latency and not table.has_latency
+        unknown |= constraint.metric.base == "cost" and not table.has_cost
+        if absent or unknown or (constraint.metric.base == "worst_slice" and not coverage.groups):
             value = np.nan
         else:
             value = float(estimator.value(constraint.metric)[0])

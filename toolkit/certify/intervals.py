@@ -1,4 +1,4 @@
-"""Intervals for means over queries, paired wherever two policies are compared."""
+"""Intervals for means over queries, paired where policies are compared; repeats of a prompt count as one draw."""
 
 from __future__ import annotations
 
@@ -39,12 +39,25 @@ class Interval:
         return {name: (value if np.isfinite(value) else None) for name, value in asdict(self).items()}
 
 
-def mean_interval(values: FloatArray, confidence: float = CONFIDENCE) -> Interval:
-    """Student interval of a mean of independent queries (`values: N`)."""
+def mean_interval(values: FloatArray, group: IntArray | None = None, confidence: float = CONFIDENCE) -> Interval:
+    """Student interval of a mean over queries, robust to repeats of a prompt.
+
+    Args:
+        values: `N`.
+        group: `N` codes of queries that are not independent of each other, such as repeats of one prompt; None if all
+            are. With G groups the standard error is that of the sum of their deviations, with G - 1 degrees of freedom.
+        confidence: Level.
+    """
     mean, n = float(values.mean()), len(values)
-    if n < 2:
+    deviation = values - mean
+    if group is not None:
+        _, code = np.unique(group, return_inverse=True)
+        deviation = np.bincount(code, weights=deviation).astype(np.float64)
+    g = len(deviation)
+    if g < 2:
         return Interval(mean=mean, low=np.nan, high=np.nan)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    error = np.sqrt(g / (g - 1) * (deviation**2).sum()) / n
+    half = float(stats.t.ppf((1 + confidence) / 2, g - 1) * error)
     return Interval(mean=mean, low=mean - half, high=mean + half)
 
 
@@ -65,7 +78,7 @@ def zero_difference(table: OutcomeTable, tier: IntArray) -> Interval:
     share, slope = hull.mixture_at(float(cost.mean()))
     members = list(hull.tier)
     extra_cost = cost - table.cost_usd[:, members] @ share
-    return mean_interval(quality - table.quality[:, members] @ share - slope * extra_cost)
+    return mean_interval(quality - table.quality[:, members] @ share - slope * extra_cost, table.prompt_code)
 
 
 def rank_correlation(a: FloatArray, b: FloatArray) -> Interval:

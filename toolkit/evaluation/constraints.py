@@ -45,7 +45,7 @@ class Constraint:
     @property
     def text(self) -> str:
         """`quality >= 0.9`."""
-        return f"{self.metric.column} {'>=' if self.metric.maximise else '<='} {self.limit:g}"
+        return f"{self.metric.column} {'>=' if self.metric.maximise else '<='} {self.limit:.10g}"
 
 
 def parse_constraints(raw: Mapping[str, object]) -> tuple[Constraint, ...]:

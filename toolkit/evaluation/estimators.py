@@ -123,9 +123,17 @@ class Estimator(ABC):
             raise ConfigError(
                 f"no slice reaches the minimum coverage of {cover.minimum} queries; lower slices.minimum or add data"
             )
-        member = cover.group_of_slice[:, None] == np.arange(len(cover.groups))
-        sums = self.quality_by_slice() @ member.astype(np.float64)
-        return np.asarray((sums / (cover.counts @ member)).min(axis=1))
+        worst = np.full(len(self.quality_by_slice()), np.inf)
+        for g in range(len(cover.groups)):
+            member = cover.group_of_slice == g
+            mean = _row_sums(self.quality_by_slice()[:, member]) / cover.counts[member].sum()
+            worst = np.minimum(worst, mean)
+        return worst
+
+
+def _row_sums(values: FloatArray) -> FloatArray:
+    """Row sums in a fixed order: those of `sum` and `@` depend on the number of rows, which a resume changes."""
+    return np.asarray(np.cumsum(values, axis=1)[:, -1])
 
 
 def headline_metrics(table: OutcomeTable, cover: Coverage) -> tuple[Metric, ...]:
@@ -148,7 +156,6 @@ class AssignmentEstimator(Estimator):
     def __init__(self, table: OutcomeTable, coverage: Coverage, assignment: NDArray[np.int8]) -> None:
         super().__init__(table, coverage)
         self._assignment = assignment
-        self._by_slice = np.argsort(table.slice_code, kind="stable")
 
     def _chosen(self, values: FloatArray, rows: IntArray) -> FloatArray:
         return values[rows[None, :], self._assignment[:, rows]]
@@ -160,18 +167,16 @@ class AssignmentEstimator(Estimator):
 
     def slice_sums(self, values: FloatArray) -> FloatArray:
         """See `Estimator`."""
-        present = np.flatnonzero(self.coverage.counts)
-        starts = np.searchsorted(self.table.slice_code[self._by_slice], present)
         out = np.zeros((len(self._assignment), len(self.table.slices)))
-        out[:, present] = np.concatenate(
-            [np.add.reduceat(chunk._chosen(values, self._by_slice), starts, axis=1) for chunk in self._chunks()]
-        )
+        for code in np.flatnonzero(self.coverage.counts):
+            rows = np.flatnonzero(self.table.slice_code == code)
+            out[:, code] = np.concatenate([_row_sums(chunk._chosen(values, rows)) for chunk in self._chunks()])
         return out
 
     def total_sums(self, values: FloatArray) -> FloatArray:
         """See `Estimator`."""
         rows = np.arange(self.table.n_queries)
-        return np.concatenate([chunk._chosen(values, rows).sum(axis=1) for chunk in self._chunks()])
+        return np.concatenate([_row_sums(chunk._chosen(values, rows)) for chunk in self._chunks()])
 
     def latency_quantiles(self, levels: tuple[float, ...], rows: IntArray) -> FloatArray:
         """See `Estimator`."""

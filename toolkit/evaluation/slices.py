@@ -21,6 +21,7 @@ class Coverage:
         counts: `S` queries per slice.
         merged: Slices merged into `other`.
         minimum: The minimum number of queries.
+        other: Name of the merged group, or None if there is none or it is too small.
     """
 
     groups: tuple[str, ...]
@@ -28,11 +29,7 @@ class Coverage:
     counts: IntArray
     merged: tuple[str, ...]
     minimum: int
-
-    @property
-    def other_is_covered(self) -> bool:
-        """Whether the merged slices together reach the minimum."""
-        return bool(self.merged) and self.groups[-1] == OTHER
+    other: str | None
 
 
 def coverage(table: OutcomeTable, minimum: int) -> Coverage:
@@ -42,9 +39,12 @@ def coverage(table: OutcomeTable, minimum: int) -> Coverage:
     group = np.full(len(counts), -1, dtype=np.int64)
     group[large] = np.arange(large.sum())
     names = [name for name, big in zip(table.slices, large, strict=True) if big]
-    small = ~large & (counts > 0)
+    small, other = ~large & (counts > 0), None
     if small.any() and counts[small].sum() >= minimum:
         group[small] = len(names)
-        names.append(OTHER)
+        other = OTHER if OTHER not in table.slices else f"{OTHER} (merged)"
+        names.append(other)
     merged = tuple(name for name, is_small in zip(table.slices, small, strict=True) if is_small)
-    return Coverage(groups=tuple(names), group_of_slice=group, counts=counts, merged=merged, minimum=minimum)
+    return Coverage(
+        groups=tuple(names), group_of_slice=group, counts=counts, merged=merged, minimum=minimum, other=other
+    )

@@ -24,7 +24,7 @@ from toolkit.scorers.base import ScoreTable
 
 _CHUNK = 16_384
 _SAME_SCORE = 1e-12
-"""Scores closer than this, relative to the largest one, are one score: weighted sums differ in their last bits."""
+"""Scores closer than this, relative to the median size, are one score: weighted sums differ in their last bits."""
 
 
 class ScoreOrder:
@@ -43,7 +43,7 @@ class ScoreOrder:
         self.order: IntArray = free[np.argsort(scores.score[free], kind="stable")]
         self.sorted_scores: FloatArray = scores.score[self.order]
         distinct, first = np.unique(self.sorted_scores, return_index=True)
-        apart = np.diff(distinct) > _SAME_SCORE * np.abs(distinct).max(initial=0.0)
+        apart = np.diff(distinct) > _SAME_SCORE * (np.median(np.abs(distinct)) if len(distinct) else 0.0)
         low, high = distinct[:-1][apart], distinct[1:][apart]
         middle = low + (high - low) / 2
         middle = np.where((middle > low) & (middle <= high), middle, high)

@@ -34,4 +34,4 @@ def provenance_lines(policy: PolicyFile, remarks: tuple[str, ...] = ()) -> list[
     missed = policy.evidence.get("constraints_missed")
     if isinstance(missed, list) and missed:
         lines.append(f"WARNING: on validation the policy misses {'; '.join(str(m) for m in missed)}.")
-    return [*lines, *remarks]
+    return [" ".join(line.split()) for line in (*lines, *remarks)]

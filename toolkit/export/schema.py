@@ -88,6 +88,8 @@ class PolicyFile(BaseModel):
                 raise ValueError(f"thresholds must be {expected} finite numbers that never decrease; got {t}")
         elif self.utility is None or set(self.utility) != set(UtilityPolicy().parameter_names(len(self.tiers))):
             raise ValueError(f"utility must hold lambda and {expected} offsets; got {self.utility}")
+        elif not np.isfinite(list(self.utility.values())).all() or self.utility["lambda"] < 0:
+            raise ValueError(f"lambda and offsets must be finite, lambda not negative; got {self.utility}")
         unknown = {self.lanes.fallback_tier, self.lanes.low_confidence_tier} - set(self.tiers)
         if unknown:
             raise ValueError(f"lanes name tiers that the policy does not have: {sorted(unknown)}")
@@ -101,8 +103,9 @@ class PolicyFile(BaseModel):
     @property
     def params(self) -> FloatArray:
         """`p` parameters in the family's order."""
-        values = self.thresholds if self.utility is None else list(self.utility.values())
-        assert values is not None
+        values = self.thresholds or []
+        if self.utility is not None:
+            values = [self.utility[name] for name in self.family.parameter_names(len(self.tiers))]
         return np.array(values, dtype=np.float64)
 
     def runtime_lanes(self) -> Lanes:

@@ -29,7 +29,7 @@ class UtilityPolicy:
         return ("lambda", *(f"b_{k}" for k in range(1, n_tiers)))
 
     def assign(self, params: FloatArray, scores: ScoreTable, lanes: Lanes) -> NDArray[np.int8]:
-        """`n x N` tiers of highest utility; ties go to the cheaper tier."""
+        """`n x N` tiers of highest utility; ties go to the tier that is cheaper on average."""
         quality, cost = predictions(scores)
         best = np.full((len(params), len(scores.score)), -np.inf)
         tier = np.zeros(best.shape, dtype=np.int8)

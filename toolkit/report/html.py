@@ -16,7 +16,6 @@ import numpy as np
 
 from toolkit.certify.evidence import Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
-from toolkit.evaluation.slices import OTHER
 from toolkit.policies.thresholds import UNREACHABLE
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
 from toolkit.report.record import RunRecord
@@ -315,7 +314,7 @@ def _small_slices(evidence: Evidence) -> list[str]:
     if not evidence.uncovered:
         return []
     names = ", ".join(f"{name} ({n:,})" for name, n in evidence.uncovered.items())
-    merged = f", judged together as {OTHER}" if any(s.name == OTHER for s in evidence.slices) else ""
+    merged = f", judged together as {evidence.other}" if any(s.name == evidence.other for s in evidence.slices) else ""
     return [f'<p class="soft">{_text(f"Too small to judge alone{merged} (queries in brackets): {names}.")}</p>']
 
 

@@ -42,10 +42,10 @@ class RunRecord:
         seconds: Time spent in the search.
         front: Natural column -> `F` values on the tune split, by ascending cost (or first objective).
         chosen_tune: Natural column -> value of the chosen point on the tune split.
-        zero_tune, zero_validate: Zero routers, or None where costs are unknown.
+        zero_validate: Zero router of the validation split, or None where costs are unknown.
         front_validate: `cost_usd` and `quality` (`F`) of the front's policies on the validation split, or empty.
         evidence: The chosen policy on the validation split.
-        stock_tune, stock_validate: The gateway's own thresholds, where the scorer is a gateway's.
+        stock_validate: The gateway's own thresholds on the validation split, where the scorer is a gateway's.
         stock_difference: Sentence comparing chosen and stock policy on the validation split, or None.
         notes: Sentences on the data (dropped rows, reordered tiers, ...).
     """
@@ -66,11 +66,9 @@ class RunRecord:
     seconds: float
     front: dict[str, FloatArray]
     chosen_tune: dict[str, float]
-    zero_tune: ZeroRouter | None
     zero_validate: ZeroRouter | None
     front_validate: dict[str, FloatArray]
     evidence: Evidence
-    stock_tune: StockPolicy | None
     stock_validate: StockPolicy | None
     stock_difference: str | None
     notes: tuple[str, ...]

@@ -14,7 +14,6 @@ import numpy as np
 
 from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
-from toolkit.evaluation.slices import OTHER
 from toolkit.report.record import RunRecord
 from toolkit.report.wording import (
     column_label,
@@ -200,8 +199,8 @@ def _slices(evidence: Evidence) -> list[str]:
 def _small_slices(evidence: Evidence) -> list[str]:
     if not evidence.uncovered:
         return []
-    together = any(s.name == OTHER for s in evidence.slices)
-    fate = f"judged only together, as {OTHER}" if together else "and too small together"
+    together = any(s.name == evidence.other for s in evidence.slices)
+    fate = f"judged only together, as {evidence.other}" if together else "and too small together"
     largest_first = sorted(evidence.uncovered.items(), key=lambda item: -item[1])
     names = _listed(f"{name} ({_counted(n, 'query')})" for name, n in largest_first)
     number = _counted(len(largest_first), "slice")

@@ -41,7 +41,8 @@ class BinnedScorer:
         scale = table.cost_usd.std(axis=0) + 1e-12
         Y = np.hstack([table.quality, table.cost_usd / scale])[usable]
         tree = DecisionTreeRegressor(max_leaf_nodes=_MAX_INTERVALS, min_samples_leaf=_MIN_QUERIES, random_state=0)
-        tree.fit(score[usable, None], Y)
+        limit = float(np.finfo(np.float32).max)  # the tree compares in single precision
+        tree.fit(np.clip(score[usable, None], -limit, limit), Y)
         cuts = np.sort(tree.tree_.threshold[tree.tree_.feature >= 0])
         interval = np.searchsorted(cuts, score[usable], side="left")
         means = np.stack([Y[interval == i].mean(axis=0) for i in range(len(cuts) + 1)])

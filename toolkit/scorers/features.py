@@ -16,6 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics.pairwise import rbf_kernel
 
+from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray
 
 _TOKEN = r"(?u)\w+|[^\w\s]"
@@ -25,8 +26,8 @@ _STATE = ("idf", "shape_mean", "shape_scale", "landmarks", "projection")
 
 
 def prompt_shape(prompt: str) -> list[float]:
-    """Length, layout and character classes of one prompt: 18 numbers that need no vocabulary."""
-    words, n, lower = _WORD.findall(prompt), max(len(prompt), 1), prompt.lower()
+    """Length, layout and character classes of one prompt: 13 numbers that need no vocabulary."""
+    words, n = _WORD.findall(prompt), max(len(prompt), 1)
     symbols = sum(not c.isalnum() and not c.isspace() for c in prompt)
     return [
         np.log1p(len(prompt)),
@@ -42,11 +43,6 @@ def prompt_shape(prompt: str) -> list[float]:
         sum(map(len, words)) / max(len(words), 1),
         sum(c.isupper() for c in prompt) / n,
         float("?" in prompt),
-        float("explain" in lower),
-        float("option" in lower),
-        float("choice" in lower),
-        float("function" in lower),
-        float(prompt.startswith(("[", "{", "<"))),
     ]
 
 
@@ -66,9 +62,7 @@ class PromptFeatures:
     def fit(prompts: tuple[str, ...], *, seed: int) -> PromptFeatures:
         """Learn vocabulary, document frequencies, scales and landmarks."""
         minimum = 2 if len(prompts) >= 20 else 1
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=minimum, token_pattern=_TOKEN).fit(
-            prompts
-        )
+        words = _fit_words(prompts, minimum)
         shape = np.array([prompt_shape(p) for p in prompts])
         mean, scale = shape.mean(axis=0), shape.std(axis=0)
         scale[scale == 0] = 1.0
@@ -101,3 +95,15 @@ class PromptFeatures:
         )
         words.idf_ = self.arrays["idf"]
         return words
+
+
+def _fit_words(prompts: tuple[str, ...], minimum: int) -> TfidfVectorizer:
+    """TF-IDF over words and pairs; where no token is shared by `minimum` prompts, over all tokens."""
+    token = re.compile(_TOKEN)
+    if not any(token.search(prompt) for prompt in prompts):
+        raise InputDataError("scorer=text found no word in any prompt; use another scorer")
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=minimum, token_pattern=_TOKEN)
+    try:
+        return words.fit(prompts)
+    except ValueError:  # scikit-learn's "no terms remain"
+        return words.set_params(min_df=1).fit(prompts)

@@ -59,7 +59,7 @@ class TextScorer:
         if table.has_cost:
             targets.append(np.log(np.maximum(table.cost_usd, _SMALLEST_COST_USD)))
         Y = np.hstack(targets)
-        ridge = Ridge(alpha=self.ridge_alpha, solver="sparse_cg", tol=1e-8).fit(X, Y)
+        ridge = Ridge(alpha=self.ridge_alpha, solver="sparse_cg", tol=1e-6).fit(X, Y)
         arrays = {"coef": ridge.coef_, "intercept": ridge.intercept_, "upgrade": np.array([0, _upgrade(table)])}
         if self.neighbour_weight > 0:
             arrays["neighbour_targets"] = Y
@@ -118,7 +118,7 @@ class FittedTextScorer:
         parts = []
         for start in range(0, X.shape[0], 1024):
             similarity = (X[start : start + 1024] @ self.neighbour_features.T).toarray()
-            nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+            nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
             weight = np.maximum(np.take_along_axis(similarity, nearest, axis=1), 0.0) + 1e-6
             parts.append((known[nearest] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True))
         return np.concatenate(parts)

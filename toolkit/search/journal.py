@@ -39,10 +39,10 @@ class Journal:
         if len(whole) < len(raw):
             with self._path.open("r+b") as file:
                 file.truncate(len(whole))
-        lines = whole.decode("utf-8").splitlines()
-        if not lines:
+        if not whole:
             return None
         try:
+            lines = whole.decode("utf-8").splitlines()
             records = [json.loads(line) for line in lines]
             return _from_records(records, problem)
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:

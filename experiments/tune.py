@@ -30,6 +30,7 @@ from toolkit.export.schema import LanesFile, PolicyFile, Provenance
 from toolkit.pareto.choose import Choice, check_rule, choose
 from toolkit.problem import RoutingProblem
 from toolkit.report.record import RunRecord, StockPolicy
+from toolkit.scorers.litellm import TIER_NAMES
 from toolkit.search.base import SearchResult, run_search
 from toolkit.search.journal import Journal
 from toolkit.zero_router import zero_router_of
@@ -286,10 +287,16 @@ def _stock(settings: TuneSettings, prepared: Prepared, tier: IntArray) -> tuple[
     )
     saved = prepared.validate.cost_usd[rows, tier].mean() / prepared.validate.cost_usd[rows, validate].mean()
     sentence = (
-        f"Against LiteLLM's stock boundaries on the validation split, quality differs by {gain.mean:+.4f} "
+        f"Against LiteLLM's stock boundaries ({_stock_mapping(prepared.tune.tiers)}) on the validation split, "
+        f"quality differs by {gain.mean:+.4f} "
         f"[{gain.low:+.4f}, {gain.high:+.4f}] at {saved:.2f} times the cost."
     )
     return _stock_policy(prepared.validate, validate), sentence
+
+
+def _stock_mapping(tiers: tuple[str, ...]) -> str:
+    """Which of LiteLLM's four names stands for which tier."""
+    return ", ".join(f"{name} = {tiers[k]}" for name, k in zip(TIER_NAMES, TIER_OF_NAME[len(tiers)], strict=True))
 
 
 def stock_assignment(table: OutcomeTable) -> IntArray:

@@ -11,7 +11,6 @@ import argparse
 import csv
 import dataclasses
 import gzip
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.files import write_text
 from simulators.calibration import fit_inflation, fit_lognormal, fit_lognormal_robust, fit_quality
 from simulators.columns import read_columns
-from simulators.errors import ConfigError, InputDataError, RoutefrontError
+from simulators.errors import InputDataError, RoutefrontError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.recorded import read_recording
 from simulators.scenario import parse_scenario, sample_scenario
@@ -368,21 +368,6 @@ def render(node: Mapping[str, Node], indent: str = "") -> list[str]:
         else:
             lines.append(f"{indent}{key}: {value}")
     return lines
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes to a temporary name beside `path`, then renames.
-
-    Raises:
-        ConfigError: If the file cannot be written there.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}; choose another --output") from error
 
 
 if __name__ == "__main__":

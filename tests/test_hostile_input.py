@@ -114,3 +114,10 @@ def test_a_sweep_can_be_rerun_after_a_failed_job_and_keeps_to_its_folder(tmp_pat
     assert code == 2 and "no sweep's folder" in err
     code, _, err = run_cli("evaluate", "-m", "seed=0,1", cwd=tmp_path)
     assert code == 2 and "cannot be swept" in err
+
+
+def test_an_output_below_a_file_is_one_line(run):
+    folder, data = run
+    (folder / "file").write_text("in the way")
+    code, out, err = run_cli("evaluate", "run=run", *data, "output=file/m.json", cwd=folder)
+    assert code == 2 and out == "" and "cannot write" in err and "Traceback" not in err

@@ -21,8 +21,8 @@ from simulators.seeds import spawn_rng
 from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import coverage
 from toolkit.evaluation.thresholds import ScoreOrder, ThresholdEstimator
+from toolkit.families.thresholds import ThresholdFamily
 from toolkit.policies.lanes import Lanes
-from toolkit.policies.thresholds import ThresholdPolicy
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import ScoreTable
 from toolkit.search.exact import ExactController
@@ -134,9 +134,7 @@ def _work(case: _Case, seed: int) -> tuple[OutcomeTable, ScoreTable, FloatArray]
         return table, scores, np.sort(rng.random((case.n_vectors, k - 1)), axis=1)
     problem = RoutingProblem(
         table=table,
-        scores=scores,
-        policy=ThresholdPolicy(),
-        lanes=Lanes(fallback_tier=0, low_confidence_tier=0),
+        family=ThresholdFamily(scores, Lanes(fallback_tier=0, low_confidence_tier=0), k),
         objectives=_METRICS[:2],
         constraints=(),
         coverage=coverage(table, 30),

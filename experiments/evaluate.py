@@ -13,7 +13,7 @@ from experiments.files import checked_output, write_json
 from experiments.loading import data_files, load_data
 from experiments.runs import open_finished
 from experiments.settings import EvaluateSettings
-from experiments.tune import evidence_dict, prompt_hashes
+from experiments.tune_output import evidence_dict, prompt_hashes
 from simulators.errors import InputDataError
 from simulators.outcomes import OutcomeTable
 from toolkit.certify.evidence import gather_evidence

@@ -33,7 +33,7 @@ _DEFAULTS = {
     "hydra.output_subdir": "null",
     "hydra.run.dir": ".",
 }
-_GROUPS = ("data", "scenario", "scorer", "policy", "controller")
+_GROUPS = ("data", "scenario", "scorer", "policy", "space", "world", "controller", "tracking")
 _FLAGS = {"-m", "--multirun", "--resolve", "--hydra-help"}
 _FLAGS_WITH_VALUE = {"-c", "--cfg", "-p", "--package", "-i", "--info", "-cd", "--config-dir"}
 

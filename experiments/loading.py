@@ -18,8 +18,9 @@ from experiments.settings import (
 from simulators.errors import ConfigError
 from simulators.outcomes import OutcomeTable
 from simulators.seeds import spawn_rng
+from toolkit.pareto.axes import Axes
 from toolkit.policies.lanes import Lanes
-from toolkit.problem import RoutingProblem
+from toolkit.problem import Problem, RoutingProblem
 from toolkit.scorers.base import Scorer
 from toolkit.search.base import Controller
 
@@ -60,11 +61,11 @@ def load_data(
     Args:
         data: Where from.
         scenario: The scenario group, for `data=scenario`.
-        seed: Seed of a scenario's draw.
+        seed: Seed of a scenario's draw, unless the settings give one.
         tiers: Tiers of an existing policy, in its order, or None to follow the settings.
     """
     if isinstance(data, ScenarioData):
-        return _draw(data, scenario, seed, tiers)
+        return _draw(data, scenario, seed if data.seed is None else data.seed, tiers)
     from simulators.recorded import read_price_card, read_recording
 
     queries = Path(required(data.queries, "data.queries"))
@@ -139,13 +140,16 @@ def _tier(name: str | None, option: str, tiers: tuple[str, ...], default: int) -
     return tiers.index(name)
 
 
-def make_controller(settings: TuneSettings, problem: RoutingProblem) -> Controller:
+def make_controller(settings: TuneSettings, problem: Problem, axes: Axes) -> Controller:
     """The controller of the settings."""
-    if isinstance(settings.controller, ExactSettings):
+    chosen = settings.controller
+    if isinstance(chosen, ExactSettings):
         from toolkit.search.exact import ExactController
 
-        chosen = settings.controller
+        if not isinstance(problem, RoutingProblem):
+            raise ConfigError("controller=exact enumerates policies on a table; use controller=mobo here")
         return ExactController(problem, boundaries=chosen.boundaries, max_evaluations=chosen.max_evaluations)
-    from toolkit.search.sobol import SobolController
+    from toolkit.search.registry import make_searcher
 
-    return SobolController(problem, budget=settings.budget, rng=spawn_rng(settings.seed, "sobol"))
+    options = chosen.model_dump(exclude={"kind"})
+    return make_searcher(chosen.kind, problem, axes=axes, budget=settings.budget, seed=settings.seed, **options)

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.loading import make_lanes, make_scorer
-from experiments.settings import TuneSettings
+from experiments.settings import ConfidenceSpace, NoWorld, PolicySpace, QueueSettings, SliceSpace, TuneSettings
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
 from simulators.seeds import spawn_rng
+from toolkit.dimensions import Dimension
 from toolkit.evaluation.constraints import Constraint
-from toolkit.evaluation.metrics import parse_metric
+from toolkit.evaluation.contention import QueueWorld, make_queue_world
+from toolkit.evaluation.estimators import AssignmentEstimator
+from toolkit.evaluation.metrics import Metric, parse_metric
 from toolkit.evaluation.slices import coverage
-from toolkit.policies.base import Policy
+from toolkit.families.base import Deployment, Family
+from toolkit.families.make import policy_family
+from toolkit.families.thresholds import ConfidenceFamily, SliceThresholdFamily
+from toolkit.pareto.axes import Axes, make_axes
 from toolkit.policies.lanes import Lanes
-from toolkit.policies.thresholds import ThresholdPolicy
-from toolkit.policies.utility import UtilityPolicy
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import FittedScorer, ScoreTable, cross_fit
 
@@ -34,6 +38,9 @@ class Prepared:
         validate_scores: Scores of the validation split.
         lanes: Fallbacks.
         problem: The problem on the tune split, with out-of-fold scores.
+        validate_family: The problem's family on the validation split.
+        validate_world: Contention on the validation split, or None.
+        axes: Axes and reference point, from the single tiers on all data.
     """
 
     rows: dict[str, IntArray]
@@ -43,16 +50,13 @@ class Prepared:
     validate_scores: ScoreTable
     lanes: Lanes
     problem: RoutingProblem
+    validate_family: Family
+    validate_world: QueueWorld | None
+    axes: Axes
 
     def decide(self, params: FloatArray) -> IntArray:
         """`N` tiers of the validation split under one candidate (`params: p`)."""
-        tiers = self.problem.policy.assign(params[None, :], self.validate_scores, self.lanes)[0]
-        return np.asarray(tiers, dtype=np.int64)
-
-
-def make_policy(kind: str) -> Policy:
-    """The policy family of this name."""
-    return ThresholdPolicy() if kind == "thresholds" else UtilityPolicy()
+        return np.asarray(self.validate_family.assign(params[None, :])[0], dtype=np.int64)
 
 
 def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Constraint, ...]) -> Prepared:
@@ -72,23 +76,95 @@ def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Cons
     scores = cross_fit(recipe, tune, folds=settings.folds, rng=spawn_rng(settings.seed, "folds"))
     if not np.isfinite(scores.score).any():
         raise ConfigError("the scorer gave no usable score for any query of the tune split; use another scorer")
+    family = make_family(settings, scores, tune, lanes)
     problem = RoutingProblem(
         table=tune,
-        scores=scores,
-        policy=make_policy(settings.policy.kind),
-        lanes=lanes,
+        family=family,
         objectives=objectives,
         constraints=constraints,
         coverage=coverage(tune, settings.slices.minimum),
-        offset_range=settings.policy.offset_range,
+        world=make_world(settings.world, tune, spawn_rng(settings.seed, "arrivals", "tune")),
     )
     scorer = recipe.fit(tune)
+    validate_scores = scorer.predict(validate.queries)
     return Prepared(
         rows=rows,
         tune=tune,
         validate=validate,
         scorer=scorer,
-        validate_scores=scorer.predict(validate.queries),
+        validate_scores=validate_scores,
         lanes=lanes,
         problem=problem,
+        validate_family=family.transfer(validate_scores, validate.queries),
+        validate_world=make_world(settings.world, validate, spawn_rng(settings.seed, "arrivals", "validate")),
+        axes=axes_of(settings, table, objectives),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """The policy that one candidate stands for, ready to run.
+
+    Attributes:
+        deployment: Its parameters and lanes.
+        scorer: The fitted scorer, with the settings that the search found.
+        validate_score: `N` scores of the validation split by that scorer.
+    """
+
+    deployment: Deployment
+    scorer: FittedScorer
+    validate_score: FloatArray
+
+
+def deploy(prepared: Prepared, params: FloatArray) -> Deployed:
+    """The policy of one candidate (`params: p`)."""
+    found = prepared.problem.family.deploy(params)
+    if not found.scorer:
+        return Deployed(deployment=found, scorer=prepared.scorer, validate_score=prepared.validate_scores.score)
+    from toolkit.scorers.litellm import LiteLLMScorer, LiteLLMSettings
+
+    assert isinstance(prepared.scorer, LiteLLMScorer)
+    scorer = LiteLLMScorer(version=prepared.scorer.version, settings=LiteLLMSettings.model_validate(found.scorer))
+    return Deployed(deployment=found, scorer=scorer, validate_score=scorer.predict(prepared.validate.queries).score)
+
+
+def make_world(world: NoWorld | QueueSettings, table: OutcomeTable, rng: np.random.Generator) -> QueueWorld | None:
+    """Contention on one table, or None."""
+    if isinstance(world, NoWorld):
+        return None
+    return make_queue_world(table, rate_per_s=world.rate_per_s, slots=world.slots, rng=rng)
+
+
+def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metric, ...]) -> Axes:
+    """Axes from the single tiers on the whole table, so that runs on the same data share them whatever their split.
+
+    Contention is left out: the range is that of the tiers themselves.
+    """
+    cover = coverage(table, settings.slices.minimum)
+    single = np.repeat(np.arange(table.n_tiers, dtype=np.int8)[:, None], table.n_queries, axis=1)
+    values = AssignmentEstimator(table, cover, single).values(objectives)
+    return make_axes(objectives, values, margin=settings.axes.margin, bounds=settings.axes.bounds)
+
+
+def make_family(settings: TuneSettings, scores: ScoreTable, table: OutcomeTable, lanes: Lanes) -> Family:
+    """The family that the `space` group names, on one table.
+
+    Raises:
+        ConfigError: If space and policy do not fit.
+    """
+    space, k = settings.space, table.n_tiers
+    if isinstance(space, PolicySpace):
+        return policy_family(settings.policy.kind, scores, lanes, k, offset_range=settings.policy.offset_range)
+    if settings.policy.kind != "thresholds":
+        raise ConfigError(f"space={space.kind} searches thresholds; use policy=thresholds, or space=policy")
+    if isinstance(space, ConfidenceSpace):
+        return ConfidenceFamily(scores, lanes, table.tiers, space.confidence_floor)
+    if isinstance(space, SliceSpace):
+        return SliceThresholdFamily(scores, table.queries, lanes, k, tuple(space.slices))
+    if settings.scorer.kind != "litellm":
+        raise ConfigError("space=litellm re-weights LiteLLM's score; use scorer=litellm")
+    from toolkit.families.litellm import LiteLLMFamily
+    from toolkit.scorers.litellm_signals import raw_signals
+
+    dimensions = tuple(Dimension(name=name, **d.model_dump()) for name, d in space.parameters.items())
+    return LiteLLMFamily(scores, raw_signals(table.queries), lanes, k, dimensions)

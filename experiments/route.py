@@ -12,7 +12,7 @@ import pyarrow.csv
 from experiments.console import say
 from experiments.files import checked_output, write_atomically
 from experiments.loading import required
-from experiments.runs import front_params, open_finished
+from experiments.runs import at_quality, open_finished
 from experiments.settings import RouteSettings
 
 
@@ -23,8 +23,9 @@ def run_route(settings: RouteSettings, *, quiet: bool = False) -> dict[str, Any]
     output = checked_output(settings.output, [settings.queries])
     run = open_finished(settings.run)
     queries, _ = read_queries(Path(required(settings.queries, "queries")))
-    params = None if settings.at.quality is None else front_params(run, settings.at.quality)
-    decisions = run.decide(queries, params)
+    if settings.at.quality is not None:
+        run = at_quality(run, settings.at.quality)
+    decisions = run.decide(queries)
     names = np.array(run.policy.tiers)[decisions.tier]
     table = pa.table(
         {

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,21 @@ import yaml
 from experiments.files import write_json, write_text
 from simulators.errors import ConfigError
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "pyarrow", "hydra-core", "moocore", "litellm")
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyarrow",
+    "hydra-core",
+    "moocore",
+    "litellm",
+    "torch",
+    "botorch",
+    "gpytorch",
+    "pymoo",
+    "optuna",
+    "wandb",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,7 @@ class RunFolder:
             return
         for name in ("run.json", "config.yaml", "evaluations.jsonl"):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
         for folder in self.made:
             if any(folder.iterdir()):
                 return
@@ -60,7 +76,7 @@ def now() -> str:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Hash of everything in a resolved config that changes the result."""
-    relevant = {name: value for name, value in config.items() if name != "out"}
+    relevant = {name: value for name, value in config.items() if name not in {"out", "tracking"}}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 

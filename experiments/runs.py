@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from experiments.loading import required
 from simulators.columns import need_columns, read_columns
 from simulators.errors import ConfigError, InputDataError
-from simulators.outcomes import FloatArray, QueryBatch
+from simulators.outcomes import QueryBatch
 from toolkit.export.schema import PolicyFile, read_policy
 from toolkit.policies.base import Decisions, decide
 from toolkit.scorers.base import FittedScorer
@@ -25,10 +26,27 @@ class FinishedRun:
     policy: PolicyFile
     scorer: FittedScorer
 
-    def decide(self, queries: QueryBatch, params: FloatArray | None = None) -> Decisions:
-        """Route queries with the chosen parameters, or with others of the same family."""
-        chosen = self.policy.params if params is None else params
-        return decide(self.policy.family, chosen, self.scorer.predict(queries), self.policy.runtime_lanes())
+    def decide(self, queries: QueryBatch) -> Decisions:
+        """Route queries.
+
+        Raises:
+            InputDataError: If the policy has boundaries per slice and the queries carry no slice.
+        """
+        policy, scores = self.policy, self.scorer.predict(queries)
+        lanes, own = policy.runtime_lanes(), policy.slice_thresholds or {}
+        found = decide(policy.family, policy.params, scores, lanes)
+        if not own:
+            return found
+        if queries.slice is None:
+            raise InputDataError(
+                f"the policy has thresholds of its own for {list(own)}: the queries need a slice column"
+            )
+        tier, reason = found.tier.copy(), np.array(found.reason, dtype=object)
+        for name, thresholds in own.items():
+            rows = np.flatnonzero(queries.slice == name)
+            part = decide(policy.family, np.array(thresholds), scores.take(rows), lanes)
+            tier[rows], reason[rows] = part.tier, [f"{name}: {text}" for text in part.reason]
+        return Decisions(tier=tier, score=found.score, reason=tuple(reason.tolist()))
 
 
 def open_policy(run: str | None) -> tuple[Path, PolicyFile]:
@@ -49,16 +67,20 @@ def open_finished(run: str | None) -> FinishedRun:
     return FinishedRun(path=path, policy=policy, scorer=load_scorer(policy.scorer, path / "scorer"))
 
 
-def front_params(run: FinishedRun, quality: float) -> FloatArray:
-    """Parameters of the cheapest point of the run's front that reached `quality` on the tune split.
+def at_quality(run: FinishedRun, quality: float) -> FinishedRun:
+    """The run with the cheapest point of its front that reached `quality` on the tune split.
 
     Raises:
-        ConfigError: If none did.
+        ConfigError: If none did, or the run searched something of which the front holds no policy by itself.
     """
-    names = run.policy.family.parameter_names(len(run.policy.tiers))
+    policy = run.policy
+    if policy.space not in {"policy", "confidence"}:
+        raise ConfigError(f"at.quality needs a run with space=policy or space=confidence; this one has {policy.space}")
+    names = policy.family.parameter_names(len(policy.tiers))
     path = run.path / "front.parquet"
     front = read_columns(path)
-    need_columns(front, ["quality", *names], path)
+    lane = ["confidence_floor", "low_confidence_tier"] if policy.space == "confidence" else []
+    need_columns(front, ["quality", *names, *lane], path)
     reached = np.asarray(front["quality"].to_numpy())
     rows = np.flatnonzero(reached >= quality)
     if len(rows) == 0:
@@ -67,4 +89,18 @@ def front_params(run: FinishedRun, quality: float) -> FloatArray:
         )
     order = front["cost_usd"].to_numpy() if "cost_usd" in front.column_names else reached
     row = int(rows[np.argmin(order[rows])])
-    return np.array([front[name][row].as_py() for name in names], dtype=np.float64)
+    values = {name: float(front[name][row].as_py()) for name in (*names, *lane)}
+    return dataclasses.replace(run, policy=_changed(policy, values))
+
+
+def _changed(policy: PolicyFile, values: dict[str, float]) -> PolicyFile:
+    """The policy with other parameters."""
+    update: dict[str, object] = {}
+    if "confidence_floor" in values:
+        tier = policy.tiers[round(values.pop("low_confidence_tier"))]
+        lane = {"confidence_floor": values.pop("confidence_floor"), "low_confidence_tier": tier}
+        update["lanes"] = policy.lanes.model_copy(update=lane)
+    update["thresholds" if policy.policy == "thresholds" else "utility"] = (
+        list(values.values()) if policy.policy == "thresholds" else values
+    )
+    return policy.model_copy(update=update)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from experiments.tracking_settings import TrackingSettings
 from simulators.errors import ConfigError
 
 
@@ -22,6 +23,7 @@ class ScenarioData(_Settings):
 
     kind: Literal["scenario"]
     n_queries: Annotated[int, Field(ge=10, le=10_000_000)]
+    seed: Annotated[int, Field(ge=0)] | None
 
 
 class RecordedData(_Settings):
@@ -96,7 +98,102 @@ class SobolSettings(_Settings):
     kind: Literal["sobol"]
 
 
-ControllerSettings = Annotated[ExactSettings | SobolSettings, Field(discriminator="kind")]
+Initial = Annotated[int, Field(ge=1)] | None
+
+
+class BaselineSettings(_Settings):
+    """Searchers without options of their own."""
+
+    kind: Literal["random", "tpe", "parego", "tutorial"]
+    n_initial: Initial
+
+
+class Nsga2Settings(_Settings):
+    """`controller=nsga2`."""
+
+    kind: Literal["nsga2"]
+    population: Annotated[int, Field(ge=4)]
+    n_initial: Initial
+
+
+class MoboSettings(_Settings):
+    """`controller=mobo`."""
+
+    kind: Literal["mobo"]
+    model: Literal["auto", "grey", "gp"]
+    acquisition: Literal["auto", "closed", "qlognehvi"]
+    fit: Literal["map", "botorch"]
+    quality_axis: Literal["linear", "logit"]
+    q: Annotated[int, Field(ge=1)]
+    n_initial: Initial
+
+
+ControllerSettings = Annotated[
+    ExactSettings | SobolSettings | BaselineSettings | Nsga2Settings | MoboSettings, Field(discriminator="kind")
+]
+
+
+class PolicySpace(_Settings):
+    """`space=policy`: the policy's own parameters."""
+
+    kind: Literal["policy"]
+
+
+class ConfidenceSpace(_Settings):
+    """`space=confidence`: thresholds, confidence floor, tier below it."""
+
+    kind: Literal["confidence"]
+    confidence_floor: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+
+
+class SliceSpace(_Settings):
+    """`space=slice_thresholds`: thresholds per slice."""
+
+    kind: Literal["slice_thresholds"]
+    slices: list[str]
+
+
+class DimensionSettings(_Settings):
+    """Bounds of one searched parameter."""
+
+    kind: Literal["float", "integer"] = "float"
+    low: float
+    high: float
+    scale: Literal["linear", "log"] = "linear"
+
+
+class LiteLLMSpace(_Settings):
+    """`space=litellm`: LiteLLM's weights, token thresholds, override and boundaries."""
+
+    kind: Literal["litellm"]
+    parameters: dict[str, DimensionSettings]
+
+
+SpaceSettings = Annotated[PolicySpace | ConfidenceSpace | SliceSpace | LiteLLMSpace, Field(discriminator="kind")]
+
+
+class NoWorld(_Settings):
+    """`world=none`: nobody waits."""
+
+    kind: Literal["none"]
+
+
+class QueueSettings(_Settings):
+    """`world=queue`: Poisson arrivals, slots per tier."""
+
+    kind: Literal["queue"]
+    rate_per_s: Annotated[float, Field(gt=0)]
+    slots: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(min_length=1)]
+
+
+WorldSettings = Annotated[NoWorld | QueueSettings, Field(discriminator="kind")]
+
+
+class AxesSettings(_Settings):
+    """Axes of hypervolume."""
+
+    margin: Annotated[float, Field(ge=0, le=10)]
+    bounds: dict[str, list[float]] | None
 
 
 class SplitSettings(_Settings):
@@ -122,7 +219,11 @@ class TuneSettings(_Settings):
     scenario: dict[str, Any] | None
     scorer: ScorerSettings
     policy: PolicySettings
+    space: SpaceSettings
+    world: WorldSettings
     controller: ControllerSettings
+    axes: AxesSettings
+    tracking: TrackingSettings
     budget: Annotated[int, Field(ge=1)]
     seed: Seed
     objectives: Annotated[list[str], Field(min_length=1)]
@@ -201,6 +302,10 @@ class BenchSettings(_Settings):
     output: str | None
 
 
+_KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "none", "queue", "wandb"}
+_KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo"}
+_KINDS |= {"policy", "confidence", "slice_thresholds"}
+
 Model = TypeVar("Model", bound=_Settings)
 
 
@@ -214,6 +319,6 @@ def parse_settings(model: type[Model], raw: dict[str, Any]) -> Model:
         return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        kinds = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "exact", "sobol"}
+        kinds = _KINDS
         path = [str(p) for i, p in enumerate(first["loc"]) if i == 0 or str(p) not in kinds]
         raise ConfigError(f"{'.'.join(path)}: {first['msg']}; got {first['input']!r}") from error

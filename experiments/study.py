@@ -17,7 +17,7 @@ from experiments.files import checked_output, write_json
 from experiments.loading import data_files, load_data, make_controller
 from experiments.pipeline import Prepared, prepare
 from experiments.settings import StudySettings
-from experiments.tune import stock_assignment
+from experiments.tune_output import stock_assignment
 from simulators.errors import ConfigError
 from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.intervals import zero_difference
@@ -105,7 +105,7 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
     """
     _refuse_ignored(settings)
     output = checked_output(settings.output, data_files(settings.data))
-    data = load_data(settings.data, settings.scenario, settings.seed)
+    data = load_data(settings.data, settings.scenario, 0)
     if not data.table.has_cost:
         raise ConfigError("study compares at equal cost, so it needs cost_usd in the data (or data.prices=FILE)")
     table, ratio = data.table, settings.split.validate_ / settings.split.tune
@@ -117,7 +117,7 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
         for i in range(settings.splits):
             one = settings.model_copy(update={"seed": settings.seed + i})
             prepared = prepare(one, table, ())
-            evaluation = run_search(prepared.problem, make_controller(one, prepared.problem)).evaluation
+            evaluation = run_search(prepared.problem, make_controller(one, prepared.problem, prepared.axes)).evaluation
             for floor, row in rules.items():
                 _add_floor(row, floor, prepared, evaluation)
             if with_stock:

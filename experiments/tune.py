@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 
+from experiments import tune_output as output
 from experiments.console import busy, progress
-from experiments.files import write_atomically, write_bytes, write_json, write_text
+from experiments.files import write_json, write_text
 from experiments.loading import LoadedData, load_data, make_controller
-from experiments.pipeline import Prepared, prepare
-from experiments.run_folder import RunFolder, check_free, git_commit, now, open_run, version
+from experiments.pipeline import Deployed, Prepared, deploy, prepare
+from experiments.run_folder import RunFolder, check_free, open_run
 from experiments.settings import TuneSettings
+from experiments.tracking import open_tracker
 from simulators.errors import RoutefrontError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence, gather_evidence
-from toolkit.certify.intervals import mean_interval
 from toolkit.evaluation.constraints import Constraint, parse_constraints
-from toolkit.evaluation.metrics import Metric, parse_metric
+from toolkit.evaluation.contention import QueueWorld, contended_latency
+from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.evaluation.summary import metrics_summary
-from toolkit.export.litellm import TIER_OF_NAME
-from toolkit.export.schema import LanesFile, PolicyFile, Provenance
+from toolkit.pareto.axes import Axes
 from toolkit.pareto.choose import Choice, check_rule, choose
-from toolkit.problem import RoutingProblem
-from toolkit.report.record import RunRecord, StockPolicy
-from toolkit.scorers.litellm import TIER_NAMES
+from toolkit.pareto.front import non_dominated
+from toolkit.pareto.indicators import hypervolume, hypervolume_trace
+from toolkit.problem import Evaluation
 from toolkit.search.base import SearchResult, run_search
 from toolkit.search.journal import Journal
-from toolkit.zero_router import zero_router_of
+from toolkit.search.sensitivity import Tolerance, sensitivities
+from toolkit.tracking.base import NullTracker, Tracker
 
 
 def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -56,19 +55,63 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     constraints = parse_constraints(settings.constraints)
     for name in settings.objectives:
         parse_metric(name)
-    data = load_data(settings.data, settings.scenario, settings.seed)
+    data = load_data(settings.data, settings.scenario, 0)
     with busy("Scoring the tune split out-of-fold and fitting the scorer", quiet=quiet):
         prepared = prepare(settings, data.table, constraints)
-    controller = make_controller(settings, prepared.problem)
+    controller = make_controller(settings, prepared.problem, prepared.axes)
     folder = open_run(out, raw, data.table.data_hash, settings.seed)
     try:
-        with progress(f"{controller.name} search", quiet=quiet) as update:
-            result = run_search(prepared.problem, controller, Journal(folder.path / "evaluations.jsonl"), update)
-        choice = choose(result.evaluation, result.front, settings.choose, constraints)
+        tracker = open_tracker(
+            settings.tracking,
+            config=raw,
+            out=folder.path,
+            controller=settings.controller.kind,
+            problem=problem_name(settings),
+            seed=settings.seed,
+            data_hash=data.table.data_hash,
+        )
+        with tracker:
+            with progress(f"{controller.name} search", quiet=quiet) as update:
+                journal = Journal(folder.path / "evaluations.jsonl")
+                result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
+            choice = choose(result.evaluation, result.front, settings.choose, constraints)
+            return _write_run(settings, folder, data, prepared, result, choice, constraints, tracker)
     except RoutefrontError:
         folder.discard()
         raise
-    return _write_run(settings, folder, data, prepared, result, choice, constraints)
+
+
+def problem_name(settings: TuneSettings) -> str:
+    """A short name of what is searched, such as `recorded text thresholds`."""
+    scenario = str((settings.scenario or {}).get("name", "scenario"))
+    words = [scenario if settings.data.kind == "scenario" else "recorded", settings.scorer.kind, settings.policy.kind]
+    words += [kind for kind in (settings.space.kind, settings.world.kind) if kind not in {"policy", "none"}]
+    return " ".join(words)
+
+
+class _Watch:
+    """Tells the tracker the hypervolume and the feasible share after each evaluation."""
+
+    def __init__(self, axes: Axes, tracker: Tracker) -> None:
+        self._axes, self._tracker = axes, tracker
+        self._front = np.empty((0, len(axes.axes)))
+        self._done, self._feasible = 0, 0
+
+    def __call__(self, evaluation: Evaluation) -> None:
+        if isinstance(self._tracker, NullTracker):
+            return
+        feasible, old = evaluation.feasible, len(self._front)
+        Z = np.concatenate([self._front, self._axes.scale(evaluation.Y)])
+        usable = np.concatenate([np.ones(old, dtype=bool), feasible])
+        hypervolume = hypervolume_trace(Z, usable, self._axes.reference)[old:]
+        counts = self._feasible + np.cumsum(feasible)
+        share = counts / (self._done + 1 + np.arange(len(feasible)))
+        self._tracker.evaluations(
+            first_index=self._done, hypervolume=hypervolume.tolist(), feasible_share=share.tolist()
+        )
+        self._done += len(feasible)
+        self._feasible = int(counts[-1])
+        self._front = Z[usable][non_dominated(Z[usable])]
 
 
 def _write_run(
@@ -79,38 +122,50 @@ def _write_run(
     result: SearchResult,
     choice: Choice,
     constraints: tuple[Constraint, ...],
+    tracker: Tracker,
 ) -> dict[str, Any]:
     params = result.evaluation.params[choice.row]
-    tier = prepared.decide(params)
+    volume = hypervolume(prepared.axes.scale(result.evaluation.Y[result.front]), prepared.axes.reference)
+    deployed, tier = deploy(prepared, params), prepared.decide(params)
+    tune_tier = np.asarray(prepared.problem.family.assign(params[None, :])[0], dtype=np.int64)
+    tune = under_load(prepared.tune, prepared.problem.world, tune_tier)
+    validate = under_load(prepared.validate, prepared.validate_world, tier)
     metrics = {
-        "tune": metrics_summary(prepared.tune, _tune_tiers(prepared, params), n_dropped=data.n_dropped),
-        "validate": metrics_summary(prepared.validate, tier, n_dropped=data.n_dropped),
+        "tune": metrics_summary(tune, tune_tier, n_dropped=data.n_dropped),
+        "validate": metrics_summary(validate, tier, n_dropped=data.n_dropped),
     }
-    evidence = gather_evidence(
-        prepared.validate,
-        tier,
-        prepared.validate_scores.score,
-        coverage=coverage(prepared.validate, settings.slices.minimum),
-        constraints=constraints,
-        best_single=int(np.argmax(prepared.tune.quality.mean(axis=0))),
+    evidence = _evidence(settings, prepared, deployed, validate, tier, constraints)
+    sensitivity = sensitivities(prepared.problem, params, Tolerance())
+    notes = (*data.notes, *_search_notes(settings, prepared))
+    record = output.record(
+        settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
-    record = _record(settings, folder, data, prepared, result, choice, evidence, tier)
-    policy = _policy_file(settings, data, prepared, choice, params, constraints, metrics, evidence)
-    _save_scorer(prepared, folder.path / "scorer")
-    _write_front(folder.path / "front.parquet", prepared, result)
-    write_json(folder.path / "prompts_seen.json", prompt_hashes(data.table, prepared.rows))
-    _write_report(folder.path, record)
+    policy = output.policy_file(settings, data, deployed, choice, constraints, metrics, evidence)
+    output.save_scorer(deployed.scorer, folder.path / "scorer")
+    output.write_front(folder.path / "front.parquet", prepared, result)
+    write_json(folder.path / "prompts_seen.json", output.prompt_hashes(data.table, prepared.rows))
+    write_json(folder.path / "sensitivity.json", [dataclasses.asdict(s) for s in sensitivity])
+    pictures = output.write_report(folder.path, record)
     write_json(folder.path / "metrics.json", metrics["validate"])
     write_text(folder.path / "policy.json", policy.model_dump_json(indent=2) + "\n")
-    splits = {name: len(rows) for name, rows in prepared.rows.items()}
     folder.finish(
-        "done", splits=splits, n_dropped=data.n_dropped, tiers=list(data.table.tiers), exactness=result.exactness
+        "done",
+        splits={name: len(rows) for name, rows in prepared.rows.items()},
+        n_dropped=data.n_dropped,
+        tiers=list(data.table.tiers),
+        exactness=result.exactness,
+        controller=controller_label(settings),
+        problem=problem_name(settings),
+        objectives=[m.column for m in prepared.problem.objectives],
+        axes=prepared.axes.describe(),
+        hypervolume=volume,
     )
+    _track(tracker, folder, prepared, result, choice, evidence, pictures, volume)
     return {
         "run": str(folder.path),
         "report": str(folder.path / "report.html"),
         "policy": policy.model_dump(
-            mode="json", include={"policy", "tiers", "thresholds", "utility", "chosen_because"}
+            mode="json", include={"policy", "tiers", "thresholds", "slice_thresholds", "utility", "chosen_because"}
         ),
         "controller": result.controller,
         "exactness": result.exactness,
@@ -118,204 +173,118 @@ def _write_run(
         "n_failed": result.n_failed,
         "n_replayed": result.n_replayed,
         "n_front": len(result.front),
+        "hypervolume": volume,
         "metrics": metrics,
         "evidence": policy.evidence,
-        "notes": list(data.notes),
+        "notes": list(notes),
         "_record": record,
     }
 
 
-def prompt_hashes(table: OutcomeTable, rows: dict[str, IntArray] | None = None) -> dict[str, list[str]]:
-    """Split name -> short hashes of its prompts (identifiers, where there are none), to tell seen from new."""
-    keys = table.queries.prompt if table.queries.prompt is not None else table.queries.query_id.tolist()
-    digests = [hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16] for key in keys]
-    everything = {"all": np.arange(table.n_queries)} if rows is None else rows
-    return {name: sorted({digests[i] for i in part}) for name, part in everything.items()}
+def controller_label(settings: TuneSettings) -> str:
+    """Name of the controller, with the model of a Bayesian search where it was chosen."""
+    model = getattr(settings.controller, "model", "auto")
+    return settings.controller.kind + ("" if model == "auto" else f" {model}")
 
 
-def _tune_tiers(prepared: Prepared, params: FloatArray) -> IntArray:
-    problem = prepared.problem
-    return np.asarray(problem.policy.assign(params[None, :], problem.scores, prepared.lanes)[0], dtype=np.int64)
+def under_load(table: OutcomeTable, world: QueueWorld | None, tier: IntArray) -> OutcomeTable:
+    """The table with the waits of one assignment in the latencies of the tiers it chose (`tier: N`)."""
+    if world is None:
+        return table
+    latency = table.latency_s.copy()
+    latency[np.arange(table.n_queries), tier] = contended_latency(table, world, tier)
+    return dataclasses.replace(table, latency_s=latency, _hash=[])
 
 
-def evidence_dict(evidence: Evidence) -> dict[str, Any]:
-    """The part of the evidence that `policy.json` carries."""
-    zero = evidence.zero_difference
-    return {
-        "n": evidence.n,
-        "quality": evidence.quality.as_dict(),
-        "versus": {name: interval.as_dict() for name, interval in evidence.versus.items()},
-        "zero_router_quality_at_cost": evidence.zero_quality if zero is not None else None,
-        "zero_router_difference": None if zero is None else zero.as_dict(),
-        "zero_router_verdict": None
-        if zero is None
-        else f"{zero.verdict} ({zero.mean:+.4f} [{zero.low:+.4f}, {zero.high:+.4f}])",
-        "score_information": evidence.information.as_dict(),
-        "constraints_missed": [f"{c.text} (got {c.value:.4g})" for c in evidence.constraints if not c.holds],
-        "slices": {s.name: {"n": s.n, "quality": s.quality.as_dict()} for s in evidence.slices},
-    }
-
-
-def _policy_file(
+def _evidence(
     settings: TuneSettings,
-    data: LoadedData,
     prepared: Prepared,
-    choice: Choice,
-    params: FloatArray,
+    deployed: Deployed,
+    validate: OutcomeTable,
+    tier: IntArray,
     constraints: tuple[Constraint, ...],
-    metrics: dict[str, Any],
-    evidence: Evidence,
-) -> PolicyFile:
-    tiers, lanes = list(data.table.tiers), prepared.lanes
-    thresholds = params.tolist() if settings.policy.kind == "thresholds" else None
-    names = prepared.problem.parameter_names
-    return PolicyFile(
-        policy=settings.policy.kind,
-        tiers=tiers,
-        thresholds=thresholds,
-        utility=None if thresholds is not None else dict(zip(names, params.tolist(), strict=True)),
-        lanes=LanesFile(
-            fallback_tier=tiers[lanes.fallback_tier],
-            low_confidence_tier=tiers[lanes.low_confidence_tier],
-            confidence_floor=lanes.confidence_floor,
-        ),
-        scorer=prepared.scorer.describe(),
-        objectives=list(settings.objectives),
-        constraints={c.name: c.limit for c in constraints},
-        chosen_because=choice.because,
-        data_hash=data.table.data_hash,
-        metrics=metrics,
-        evidence=evidence_dict(evidence),
-        provenance=Provenance(
-            routefront_version=version(),
-            git_commit=git_commit(),
-            seed=settings.seed,
-            created=now(),
-            source=data.table.source,
-        ),
+) -> Evidence:
+    return gather_evidence(
+        validate,
+        tier,
+        deployed.validate_score,
+        coverage=coverage(validate, settings.slices.minimum),
+        constraints=constraints,
+        best_single=int(np.argmax(prepared.tune.quality.mean(axis=0))),
+        tier_latency_p95_s=_single_tier_p95(prepared),
     )
 
 
-def _save_scorer(prepared: Prepared, folder: Path) -> None:
-    temporary = folder.with_name(".scorer.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    prepared.scorer.save(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+def _single_tier_p95(prepared: Prepared) -> FloatArray | None:
+    """`K` p95 latencies of all validation traffic on one tier, waits included; None where nobody waits."""
+    table, world = prepared.validate, prepared.validate_world
+    if world is None:
+        return None
+    single = [np.full(table.n_queries, k) for k in range(table.n_tiers)]
+    return np.array([np.quantile(contended_latency(table, world, tier), 0.95) for tier in single])
 
 
-def _write_front(path: Path, prepared: Prepared, result: SearchResult) -> None:
-    front = result.evaluation.take(result.front)
-    columns: dict[str, FloatArray] = dict(zip(prepared.problem.parameter_names, front.params.T, strict=True))
-    columns.update(front.columns)
-    for tier, share in zip(prepared.tune.tiers, front.tier_shares.T, strict=True):
-        columns[f"share_{tier}"] = share
-    table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    write_atomically(path, lambda p: pyarrow.parquet.write_table(table, p))
+def _search_notes(settings: TuneSettings, prepared: Prepared) -> tuple[str, ...]:
+    """What a user should know about the search: that it was not needed, or what latencies mean."""
+    notes = []
+    if settings.controller.kind != "exact" and settings.space.kind == "policy" and settings.world.kind == "none":
+        free = settings.policy.kind == "thresholds" or settings.policy.offset_range == 0
+        if free:
+            notes.append(
+                "This problem can be enumerated, exactly and in about a second, with controller=exact: "
+                "a search is unnecessary here."
+            )
+    if prepared.problem.world is not None:
+        notes.append(
+            "Latencies include waits: Poisson arrivals at "
+            f"{getattr(settings.world, 'rate_per_s', 0.0):g} per second, first come first served in each tier's slots."
+        )
+    return tuple(notes)
 
 
-def _record(
-    settings: TuneSettings,
+def _track(
+    tracker: Tracker,
     folder: RunFolder,
-    data: LoadedData,
     prepared: Prepared,
     result: SearchResult,
     choice: Choice,
     evidence: Evidence,
-    tier: IntArray,
-) -> RunRecord:
-    front, problem = result.evaluation.take(result.front), prepared.problem
-    order = np.argsort(front.columns.get("cost_usd", -front.Y[:, 0]), kind="stable")
-    front = front.take(order)
-    known = data.table.has_cost
-    stock_validate, difference = _stock(settings, prepared, tier)
-    return RunRecord(
-        title=folder.path.name,
-        source=data.table.source,
-        policy=settings.policy.kind,
-        scorer=_describe_scorer(prepared),
-        controller=result.controller,
-        exactness=result.exactness,
-        chosen_because=choice.because,
-        params=dict(zip(problem.parameter_names, result.evaluation.params[choice.row].tolist(), strict=True)),
-        n_tune=prepared.tune.n_queries,
-        n_validate=prepared.validate.n_queries,
-        n_dropped=data.n_dropped,
-        n_evaluations=len(result.evaluation),
-        n_failed=result.n_failed,
-        seconds=result.seconds,
-        front=dict(front.columns),
-        chosen_tune={name: float(values[choice.row]) for name, values in result.evaluation.columns.items()},
-        zero_validate=zero_router_of(prepared.validate) if known else None,
-        front_validate=_front_on_validation(prepared, front.params) if known else {},
-        evidence=evidence,
-        stock_validate=stock_validate,
-        stock_difference=difference,
-        notes=data.notes,
+    pictures: dict[str, bytes],
+    hypervolume: float,
+) -> None:
+    everything = result.evaluation
+    tracker.log_front(output.front_columns(prepared, result))
+    on_front = np.zeros(len(everything))
+    on_front[result.front] = 1.0
+    points = dict(zip(prepared.problem.parameter_names, everything.params.T, strict=True))
+    points.update(everything.columns)
+    tracker.log_points({**points, "feasible": everything.feasible.astype(np.float64), "on_front": on_front})
+    tracker.log_slices(
+        [
+            {
+                "slice": s.name,
+                "n": float(s.n),
+                "quality": s.quality.mean,
+                "low": s.quality.low,
+                "high": s.quality.high,
+                "cost_usd": s.cost_usd,
+            }
+            for s in evidence.slices
+        ]
     )
-
-
-def _front_on_validation(prepared: Prepared, params: FloatArray) -> dict[str, FloatArray]:
-    """Mean cost and quality of the front's policies on the validation split, by the same exact evaluation."""
-    metrics = (Metric("cost"), Metric("quality"))
-    problem = RoutingProblem(
-        table=prepared.validate,
-        scores=prepared.validate_scores,
-        policy=prepared.problem.policy,
-        lanes=prepared.lanes,
-        objectives=metrics,
-        constraints=(),
-        coverage=coverage(prepared.validate, prepared.problem.coverage.minimum),
+    for name, png in pictures.items():
+        tracker.log_picture(name, png)
+    chosen = {name: float(values[choice.row]) for name, values in everything.columns.items()}
+    tracker.summary(
+        {
+            **chosen,
+            "validate_quality": evidence.quality.mean,
+            "validate_cost_usd": evidence.cost_usd.mean,
+            "hypervolume": hypervolume,
+            "n_evaluations": float(len(everything)),
+            "n_failed": float(result.n_failed),
+            "n_front": float(len(result.front)),
+        }
     )
-    return problem.estimate(params).values(metrics)
-
-
-def _describe_scorer(prepared: Prepared) -> str:
-    described = prepared.scorer.describe()
-    return ", ".join(f"{name}={value}" for name, value in described.items() if value is not None)
-
-
-def _stock(settings: TuneSettings, prepared: Prepared, tier: IntArray) -> tuple[StockPolicy | None, str | None]:
-    """LiteLLM's own thresholds on the same queries, where the scorer is LiteLLM's and costs are known."""
-    if settings.scorer.kind != "litellm" or not prepared.tune.has_cost or prepared.tune.n_tiers not in TIER_OF_NAME:
-        return None, None
-    validate = stock_assignment(prepared.validate)
-    rows = np.arange(prepared.validate.n_queries)
-    gain = mean_interval(
-        prepared.validate.quality[rows, tier] - prepared.validate.quality[rows, validate], prepared.validate.prompt_code
-    )
-    saved = prepared.validate.cost_usd[rows, tier].mean() / prepared.validate.cost_usd[rows, validate].mean()
-    sentence = (
-        f"Against LiteLLM's stock boundaries ({_stock_mapping(prepared.tune.tiers)}) on the validation split, "
-        f"quality differs by {gain.mean:+.4f} "
-        f"[{gain.low:+.4f}, {gain.high:+.4f}] at {saved:.2f} times the cost."
-    )
-    return _stock_policy(prepared.validate, validate), sentence
-
-
-def _stock_mapping(tiers: tuple[str, ...]) -> str:
-    """Which of LiteLLM's four names stands for which tier."""
-    return ", ".join(f"{name} = {tiers[k]}" for name, k in zip(TIER_NAMES, TIER_OF_NAME[len(tiers)], strict=True))
-
-
-def stock_assignment(table: OutcomeTable) -> IntArray:
-    """`N` tiers under LiteLLM's stock boundaries."""
-    from toolkit.scorers.litellm import stock_tiers
-
-    return np.array(TIER_OF_NAME[table.n_tiers])[stock_tiers(table.queries)]
-
-
-def _stock_policy(table: OutcomeTable, tier: IntArray) -> StockPolicy:
-    rows = np.arange(table.n_queries)
-    cost, quality = table.cost_usd[rows, tier].mean(), table.quality[rows, tier].mean()
-    return StockPolicy(name="LiteLLM stock boundaries", cost_usd=float(cost), quality=float(quality))
-
-
-def _write_report(path: Path, record: RunRecord) -> None:
-    from toolkit.report.html import draw_pictures, render_html
-
-    pictures = draw_pictures(record)
-    for name, picture in pictures.items():
-        write_bytes(path / "figures" / f"{name}.png", picture)
-    write_text(path / "report.html", render_html(record, pictures))
+    names = ("front.parquet", "policy.json", "config.yaml", "metrics.json")
+    tracker.artifact("front", [folder.path / name for name in names])

@@ -28,11 +28,13 @@ class QueryBatch:
         query_id: `N` identifiers.
         prompt: `N` texts, or None where the source has none.
         signals: Name -> `N` numeric router signals; NaN where a query lacks one.
+        slice: `N` slice names that the router knows beforehand (a tenant, a route), or None.
     """
 
     query_id: NDArray[np.str_]
     prompt: tuple[str, ...] | None
     signals: Mapping[str, FloatArray]
+    slice: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.query_id)
@@ -43,6 +45,7 @@ class QueryBatch:
             query_id=self.query_id[rows],
             prompt=None if self.prompt is None else tuple(self.prompt[i] for i in rows),
             signals={name: values[rows] for name, values in self.signals.items()},
+            slice=None if self.slice is None else self.slice[rows],
         )
 
 

@@ -61,7 +61,8 @@ def read_queries(path: Path) -> tuple[QueryBatch, pa.Table]:
         for name in raw.column_names
         if name not in _QUERY_COLUMNS and pa.types.is_primitive(raw[name].type) and _is_numeric(raw[name].type)
     }
-    return QueryBatch(query_id=query_id, prompt=prompt, signals=signals), raw
+    known = text_column(raw, "slice", path) if "slice" in raw.column_names else None
+    return QueryBatch(query_id=query_id, prompt=prompt, signals=signals, slice=known), raw
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

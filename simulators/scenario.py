@@ -186,6 +186,7 @@ def sample_scenario(spec: ScenarioSpec, *, n_queries: int, rng: np.random.Genera
             query_id=np.array([f"{spec.name}-{i:06d}" for i in range(n_queries)]),
             prompt=None,
             signals=_signals(spec, difficulty, signal_rng),
+            slice=np.array(names)[code],
         ),
         quality=_quality(spec, tiers, difficulty, quality_rng),
         cost_usd=cost_usd,

@@ -14,7 +14,7 @@ LAYERS = [
     ["simulators"],
     ["toolkit.zero_router", "toolkit.scorers", "toolkit.policies"],
     ["toolkit.evaluation"],
-    ["toolkit.spaces", "toolkit.problem"],
+    ["toolkit.dimensions", "toolkit.spaces", "toolkit.families", "toolkit.problem", "toolkit.synthetic"],
     ["toolkit.pareto"],
     ["toolkit.search"],
     ["toolkit.certify"],
@@ -22,6 +22,10 @@ LAYERS = [
     ["toolkit.report", "toolkit.tracking"],
     ["experiments"],
 ]
+HEAVY = {
+    "toolkit.search": {"torch", "botorch", "gpytorch", "pymoo", "optuna"},
+    "toolkit.tracking": {"wandb"},
+}  # layers that may import these, inside functions only
 PACKAGES = ("simulators", "toolkit", "experiments")
 
 
@@ -67,11 +71,23 @@ def test_hydra_and_printing_stop_in_experiments(path):
     if module_name(path).startswith("experiments"):
         return
     roots = {module.split(".")[0] for module in imported_modules(path)}
-    assert not roots & {"hydra", "omegaconf", "wandb", "rich", "torch", "pickle", "joblib"}
+    forbidden = {"hydra", "omegaconf", "wandb", "rich", "torch", "botorch", "gpytorch", "pymoo", "optuna"}
+    forbidden |= {"pickle", "joblib"}
+    allowed = next((names for layer, names in HEAVY.items() if module_name(path).startswith(layer)), set())
+    assert not roots & (forbidden - allowed)
     calls = [
         n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and hasattr(n.func, "id")
     ]
     assert "print" not in calls
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_heavy_packages_are_imported_inside_functions_only(path):
+    heavy = {"torch", "botorch", "gpytorch", "pymoo", "optuna", "wandb", "litellm"}
+    for node in ast.parse(path.read_text()).body:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.split(".")[0] for name in names} & heavy
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_name)

@@ -9,6 +9,7 @@ from simulators.outcomes import split_by_prompt
 from toolkit.certify.intervals import zero_difference
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
+from toolkit.families.make import policy_family
 from toolkit.policies.lanes import Lanes
 from toolkit.policies.thresholds import ThresholdPolicy
 from toolkit.policies.utility import UtilityPolicy
@@ -162,9 +163,9 @@ def validated_gain(table, policy, seed):
     lanes = Lanes(fallback_tier=0, low_confidence_tier=0)
     problem = RoutingProblem(
         table=tune,
-        scores=cross_fit(TEXT, tune, folds=5, rng=np.random.default_rng(seed)),
-        policy=policy,
-        lanes=lanes,
+        family=policy_family(
+            policy.kind, cross_fit(TEXT, tune, folds=5, rng=np.random.default_rng(seed)), lanes, table.n_tiers
+        ),
         objectives=(parse_metric("cost"), parse_metric("quality")),
         constraints=(),
         coverage=coverage(tune, 30),

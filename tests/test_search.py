@@ -14,11 +14,10 @@ from simulators.errors import ConfigError, InfeasibleError, InputDataError
 from toolkit.evaluation.constraints import parse_constraints, restore_constraints
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
+from toolkit.families.make import policy_family
 from toolkit.pareto.choose import RULES, choose
 from toolkit.pareto.front import feasible_front, non_dominated
 from toolkit.policies.lanes import Lanes
-from toolkit.policies.thresholds import ThresholdPolicy
-from toolkit.policies.utility import UtilityPolicy
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import ScoreTable
 from toolkit.search.base import run_search
@@ -35,15 +34,13 @@ def make_problem(
     table = make_table(rng, n=n, k=k)
     score = rng.normal(size=n) if levels is None else rng.integers(0, levels, n) / levels
     predicted = np.clip(table.quality + rng.normal(scale=0.3, size=table.quality.shape), 0, 1)
+    scores = ScoreTable(score=score, quality=predicted, cost_usd=table.cost_usd * rng.uniform(0.8, 1.2, (n, k)))
     return RoutingProblem(
         table=table,
-        scores=ScoreTable(score=score, quality=predicted, cost_usd=table.cost_usd * rng.uniform(0.8, 1.2, (n, k))),
-        policy=ThresholdPolicy() if kind == "thresholds" else UtilityPolicy(),
-        lanes=Lanes(fallback_tier=0, low_confidence_tier=0),
+        family=policy_family(kind, scores, Lanes(fallback_tier=0, low_confidence_tier=0), k, offset_range=0.1),
         objectives=tuple(parse_metric(name) for name in objectives),
         constraints=parse_constraints(constraints or {}),
         coverage=coverage(table, 5),
-        offset_range=0.1,
     )
 
 
@@ -101,13 +98,13 @@ def test_exact_enumerates_every_assignment_that_thresholds_can_make():
     problem = make_problem(n=12, k=3, levels=5)
     controller = ExactController(problem, boundaries="all", max_evaluations=1000)
     result = run_search(problem, controller)
-    assigned = ThresholdPolicy().assign(result.evaluation.params, problem.scores, problem.lanes)
+    assigned = problem.family.assign(result.evaluation.params)
     found = {row.tobytes() for row in assigned}
-    cuts = [-1.0, *np.unique(problem.scores.score), 2.0]
+    cuts = [-1.0, *np.unique(problem.family.scores.score), 2.0]
     for pair in itertools.combinations_with_replacement(cuts, 2):
-        row = ThresholdPolicy().assign(np.array([pair]), problem.scores, problem.lanes)[0]
+        row = problem.family.assign(np.array([pair]))[0]
         assert row.tobytes() in found
-    d, b = 2, len(problem.order.boundaries)
+    d, b = 2, len(problem.family.order.boundaries)
     assert len(result.evaluation) == math.comb(b + d - 1, d) == controller.total
 
 

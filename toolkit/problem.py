@@ -6,22 +6,19 @@ Signs: `Y` is maximised (cost and latency enter negated, here), `slack >= 0` is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, OutcomeTable
 from toolkit.evaluation.constraints import Constraint, slack_matrix
-from toolkit.evaluation.estimators import AssignmentEstimator, Estimator, headline_metrics
+from toolkit.evaluation.contention import ContentionEstimator, QueueWorld, approximate_latency
+from toolkit.evaluation.estimators import Estimator, headline_metrics
 from toolkit.evaluation.metrics import Metric
-from toolkit.evaluation.path import LambdaPath, PathEstimator
 from toolkit.evaluation.slices import Coverage
-from toolkit.evaluation.thresholds import ScoreOrder, ThresholdEstimator
-from toolkit.policies.base import Policy
-from toolkit.policies.lanes import Lanes
-from toolkit.scorers.base import ScoreTable
-from toolkit.spaces import SearchSpace, ThresholdSpace, UtilitySpace
+from toolkit.families.base import Family
+from toolkit.spaces import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,59 +74,90 @@ def concatenate(parts: list[Evaluation]) -> Evaluation:
     )
 
 
+class Problem(Protocol):
+    """What a searcher sees: candidates in, objectives and slack out.
+
+    Attributes:
+        space: The unit cube.
+        parameter_names: Names of the p parameters.
+        objectives, constraints: m objectives and c constraints.
+        metrics: Everything an evaluation records.
+        exact_columns: Columns that `exact` gives; the others must be evaluated.
+        noisy: Whether evaluating twice gives two answers.
+    """
+
+    @property
+    def space(self) -> SearchSpace: ...
+    @property
+    def parameter_names(self) -> tuple[str, ...]: ...
+    @property
+    def objectives(self) -> tuple[Metric, ...]: ...
+    @property
+    def constraints(self) -> tuple[Constraint, ...]: ...
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+    @property
+    def exact_columns(self) -> frozenset[str]: ...
+    @property
+    def noisy(self) -> bool: ...
+
+    def evaluate_params(self, params: FloatArray) -> Evaluation:
+        """Evaluate `params: n x p` in natural units."""
+        ...
+
+    def exact(self, params: FloatArray) -> dict[str, FloatArray]:
+        """The exact columns of n candidates, without an evaluation: cheap, and in bulk."""
+        ...
+
+    def approximate(self, params: FloatArray) -> dict[str, FloatArray]:
+        """An analytic approximation of the other columns, as far as there is one."""
+        ...
+
+    def corners(self) -> FloatArray:
+        """Candidates that send all traffic to one tier."""
+        ...
+
+
 class RoutingProblem:
-    """Which parameters of one policy family are best on one table of outcomes.
+    """Which parameters of one family are best on one table of outcomes.
 
     Args:
         table: The tune split.
-        scores: Scores of the same queries, out-of-fold where the scorer learned from them.
-        policy: The family.
-        lanes: Fallback and confidence lanes.
+        family: What is searched, bound to the scores of `table` (out-of-fold where the scorer learned from it).
         objectives: The m metrics to optimise.
         constraints: The c bounds.
         coverage: The groups a worst slice is taken over.
-        offset_range: Half-width of the offsets a utility may search, in quality.
+        world: Contention between requests, or None: every answer then takes as long as recorded.
     """
+
+    noisy = False
 
     def __init__(
         self,
         *,
         table: OutcomeTable,
-        scores: ScoreTable,
-        policy: Policy,
-        lanes: Lanes,
+        family: Family,
         objectives: tuple[Metric, ...],
         constraints: tuple[Constraint, ...],
         coverage: Coverage,
-        offset_range: float = 0.0,
+        world: QueueWorld | None = None,
     ) -> None:
         if len({m.column for m in objectives}) < len(objectives) or not objectives:
             raise ConfigError(f"name one or more distinct objectives; got {[m.column for m in objectives]}")
-        if len(scores.score) != table.n_queries:
-            raise ConfigError(f"{table.n_queries} queries but {len(scores.score)} scores")
-        self.table, self.scores, self.policy, self.lanes = table, scores, policy, lanes
+        if len(family.scores.score) != table.n_queries:
+            raise ConfigError(f"{table.n_queries} queries but {len(family.scores.score)} scores")
+        self.table, self.family, self.world = table, family, world
         self.objectives, self.constraints, self.coverage = objectives, constraints, coverage
         wanted = (*objectives, *(c.metric for c in constraints), *headline_metrics(table, coverage))
         self.metrics: tuple[Metric, ...] = tuple(dict.fromkeys(wanted))
-        self.parameter_names = policy.parameter_names(table.n_tiers)
-        self._offset_range = offset_range
+        self.parameter_names = family.parameter_names
+        exact = [m.column for m in self.metrics if world is None or not m.needs_latency]
+        self.exact_columns = frozenset(exact)
 
-    @cached_property
-    def order(self) -> ScoreOrder:
-        """Queries sorted by score; the boundaries that differ."""
-        return ScoreOrder(self.scores, self.lanes)
-
-    @cached_property
-    def path(self) -> LambdaPath:
-        """The λ path of the predictions."""
-        return LambdaPath(self.scores, self.lanes)
-
-    @cached_property
+    @property
     def space(self) -> SearchSpace:
         """The unit cube that samplers and optimisers see."""
-        if self.policy.kind == "thresholds":
-            return ThresholdSpace(self.order, self.table.n_tiers)
-        return UtilitySpace(self.path, self.table.n_tiers, self._offset_range)
+        return self.family.space
 
     def evaluate(self, X: FloatArray) -> Evaluation:
         """Evaluate `X: n x d` in the unit cube."""
@@ -140,21 +168,38 @@ class RoutingProblem:
         if params.shape[1:] != (len(self.parameter_names),):
             raise ConfigError(f"expected parameters {self.parameter_names}; got shape {params.shape}")
         estimator = self.estimate(params)
-        columns = estimator.values(self.metrics)
-        Y = np.stack([columns[m.column] * (1 if m.maximise else -1) for m in self.objectives], axis=1)
-        return Evaluation(
-            params=params,
-            Y=Y,
-            slack=slack_matrix(self.constraints, columns, len(params)),
-            columns=columns,
-            tier_shares=estimator.tier_counts() / self.table.n_queries,
+        return make_evaluation(
+            self, params, estimator.values(self.metrics), estimator.tier_counts() / self.table.n_queries
         )
 
     def estimate(self, params: FloatArray) -> Estimator:
-        """The estimator that is exact for these parameters."""
-        if self.policy.kind == "thresholds":
-            return ThresholdEstimator(self.table, self.coverage, self.order, params)
-        if not params[:, 1:].any():
-            return PathEstimator(self.table, self.coverage, self.path, params[:, 0])
-        assignment = self.policy.assign(params, self.scores, self.lanes)
-        return AssignmentEstimator(self.table, self.coverage, assignment)
+        """The estimator that is exact for these parameters, simulating where requests contend."""
+        estimator = self.family.estimate(self.table, self.coverage, params)
+        if self.world is None:
+            return estimator
+        return ContentionEstimator(estimator, self.world, self.family.assign(params))
+
+    def exact(self, params: FloatArray) -> dict[str, FloatArray]:
+        """See `Problem`."""
+        metrics = tuple(m for m in self.metrics if m.column in self.exact_columns)
+        return self.family.estimate(self.table, self.coverage, params).values(metrics)
+
+    def approximate(self, params: FloatArray) -> dict[str, FloatArray]:
+        """Latency under load by formulas of queueing theory; nothing where all is exact."""
+        metrics = tuple(m for m in self.metrics if m.column not in self.exact_columns)
+        if self.world is None or not metrics:
+            return {}
+        return approximate_latency(self.table, self.world, self.family.assign(params), metrics)
+
+    def corners(self) -> FloatArray:
+        """See `Problem`."""
+        return self.family.corners()
+
+
+def make_evaluation(
+    problem: Problem, params: FloatArray, columns: dict[str, FloatArray], tier_shares: FloatArray
+) -> Evaluation:
+    """An evaluation from natural columns, with the signs of this project."""
+    Y = np.stack([columns[m.column] * (1 if m.maximise else -1) for m in problem.objectives], axis=1)
+    slack = slack_matrix(problem.constraints, columns, len(params))
+    return Evaluation(params=params, Y=Y, slack=slack, columns=columns, tier_shares=tier_shares)

@@ -7,6 +7,7 @@ move equal traffic. Under ties only some fractions can be realised: `decode` giv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -119,3 +120,27 @@ class UtilitySpace:
         if self.dim == 1:
             return np.asarray(np.clip(x, 0.0, 1.0))
         return np.asarray(np.clip(np.concatenate([x, (params[:, 1:] / self._range + 1.0) / 2.0], axis=1), 0.0, 1.0))
+
+
+class JoinedSpace:
+    """Spaces side by side: coordinates and parameters of the first, then those of the next.
+
+    Args:
+        parts: `(space, number of its parameters)`.
+    """
+
+    def __init__(self, parts: Sequence[tuple[SearchSpace, int]]) -> None:
+        self._spaces = [space for space, _ in parts]
+        self._d_edges = np.cumsum([space.dim for space in self._spaces])[:-1]
+        self._p_edges = np.cumsum([p for _, p in parts])[:-1]
+        self.dim = sum(space.dim for space in self._spaces)
+
+    def decode(self, X: FloatArray) -> FloatArray:
+        """See `SearchSpace`."""
+        pieces = np.split(X, self._d_edges, axis=1)
+        return np.concatenate([s.decode(x) for s, x in zip(self._spaces, pieces, strict=True)], axis=1)
+
+    def encode(self, params: FloatArray) -> FloatArray:
+        """See `SearchSpace`."""
+        pieces = np.split(params, self._p_edges, axis=1)
+        return np.concatenate([s.encode(p) for s, p in zip(self._spaces, pieces, strict=True)], axis=1)

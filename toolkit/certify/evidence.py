@@ -112,6 +112,7 @@ def gather_evidence(
     coverage: Coverage,
     constraints: tuple[Constraint, ...],
     best_single: int,
+    tier_latency_p95_s: FloatArray | None = None,
 ) -> Evidence:
     """Evidence for one assignment.
 
@@ -122,6 +123,7 @@ def gather_evidence(
         coverage: Covered groups of `table`.
         constraints: What the policy was tuned to meet.
         best_single: Index of the single tier that was best on the tune split.
+        tier_latency_p95_s: `K` p95 latencies of the single tiers, where they are not those of `table` (load).
     """
     everything = np.arange(table.n_queries)
     known = table.has_cost
@@ -139,7 +141,9 @@ def gather_evidence(
         tier_shares=np.bincount(tier, minlength=table.n_tiers) / table.n_queries,
         tier_quality=table.quality.mean(axis=0),
         tier_cost_usd=table.cost_usd.mean(axis=0) if known else np.full(table.n_tiers, np.nan),
-        tier_latency_p95_s=np.quantile(table.latency_s, 0.95, axis=0),
+        tier_latency_p95_s=np.quantile(table.latency_s, 0.95, axis=0)
+        if tier_latency_p95_s is None
+        else tier_latency_p95_s,
         cheapest=table.tiers[0],
         dearest=table.tiers[-1],
         best_single=table.tiers[best_single],

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from simulators.errors import ExportError
 from toolkit.export.schema import PolicyFile
 from toolkit.policies.thresholds import UNREACHABLE
-from toolkit.scorers.litellm import TIER_NAMES
+from toolkit.scorers.litellm import STOCK, TIER_NAMES, LiteLLMSettings
 
 BOUNDARY_NAMES = ("simple_medium", "medium_complex", "complex_reasoning")
 ROUTER_NAME = "routefront"
 TIER_OF_NAME = {1: (0, 0, 0, 0), 2: (0, 1, 1, 1), 3: (0, 1, 1, 2), 4: (0, 1, 2, 3)}
 """Number of models -> which of them each of LiteLLM's four names gets, cheapest first."""
-_NEVER = 1e9
 _ABSENT_MARKERS = ("<routefront:no-such-marker>", "</routefront:no-such-marker>")
 
 
@@ -42,6 +42,8 @@ def refuse_inexpressible(policy: PolicyFile) -> None:
             f"the thresholds were tuned on scorer={policy.scorer.get('kind')}, a score that LiteLLM cannot compute; "
             "tune with scorer=litellm, or use target=json"
         )
+    if policy.slice_thresholds:
+        raise ExportError("LiteLLM has one set of boundaries for all queries; tune with space=policy or space=litellm")
     if policy.lanes.confidence_floor is not None:
         raise ExportError(
             "LiteLLM's heuristic states no confidence, so policy.confidence_floor cannot be exported; unset it"
@@ -60,11 +62,28 @@ def reachable_tiers(policy: PolicyFile) -> tuple[list[str], list[float]]:
     return [policy.tiers[k] for k in used], [float(edges[k]) for k in used[1:]]
 
 
+def tuned_settings(policy: PolicyFile) -> LiteLLMSettings:
+    """Weights, token thresholds and override that the policy was tuned with; stock if it says nothing.
+
+    Raises:
+        ExportError: If the policy's `scorer.settings` are none of LiteLLM's.
+    """
+    stored = policy.scorer.get("settings")
+    try:
+        return STOCK if stored is None else LiteLLMSettings.model_validate(stored)
+    except ValidationError as error:
+        raise ExportError(f"the policy's scorer.settings cannot be exported: {_first_problem(error)}") from error
+
+
 def complexity_config(policy: PolicyFile) -> dict[str, Any]:
     """LiteLLM's `complexity_router_config` for a policy it can express.
 
-    Everything that would overrule the boundaries is switched off: the reasoning override (two reasoning keywords), the
-    escalation keyword, the shortcut for coding agents' housekeeping calls, and the stripping of reminder blocks.
+    Everything that would overrule the boundaries is switched off: the reasoning override (two reasoning keywords)
+    unless it was tuned, the escalation keyword, the shortcut for coding agents' housekeeping calls, and the stripping
+    of reminder blocks.
+
+    Raises:
+        ExportError: If the policy's `scorer.settings` are none of LiteLLM's.
     """
     models, cuts = reachable_tiers(policy)
     names, boundaries = _four_tiers(cuts)
@@ -72,7 +91,7 @@ def complexity_config(policy: PolicyFile) -> dict[str, Any]:
         "classifier_type": "heuristic",
         "tiers": {tier: models[index] for tier, index in zip(TIER_NAMES, names, strict=True)},
         "tier_boundaries": dict(zip(BOUNDARY_NAMES, boundaries, strict=True)),
-        "reasoning_override_min_score": _NEVER,
+        **tuned_settings(policy).router_config(),
         "escalation_keywords": [],
         "route_housekeeping_to_cheapest_tier": False,
         "reminder_markers": [{"open": _ABSENT_MARKERS[0], "close": _ABSENT_MARKERS[1]}],
@@ -168,7 +187,21 @@ def check_config(config: Mapping[str, Any]) -> list[str]:
     for value in [*tiers.values(), params.get("complexity_router_default_model")]:
         if model_of(value) not in known:
             problems.append(f"tier or default model {value!r} is no model_name of the config")
-    return problems
+    return problems + _settings_problems(crc)
+
+
+def _settings_problems(crc: Mapping[str, Any]) -> list[str]:
+    """What is wrong with weights, token thresholds and override; where the config has none, LiteLLM's own apply."""
+    try:
+        LiteLLMSettings.model_validate({name: crc[name] for name in LiteLLMSettings.model_fields if name in crc})
+    except ValidationError as error:
+        return [_first_problem(error)]
+    return []
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}; got {first['input']!r}"
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class PolicyFile(BaseModel):
         tiers: Names, cheapest first.
         thresholds: `K-1` boundaries on the score for `thresholds`, else null. A boundary of ±1.797e308 is one that no
             (every) score reaches.
+        slice_thresholds: Slice -> boundaries that replace `thresholds` for its queries, or null.
+        space: What was searched; names in `conf/space/`.
         utility: `lambda` and `b_1 ... b_{K-1}` for `utility`, else null.
         lanes: Fallbacks.
         scorer: What the scorer described; its files are in the run's `scorer` folder.
@@ -68,6 +70,8 @@ class PolicyFile(BaseModel):
     policy: Literal["thresholds", "utility"]
     tiers: Annotated[list[str], Field(min_length=2)]
     thresholds: list[float] | None
+    slice_thresholds: dict[str, list[float]] | None = None
+    space: str = "policy"
     utility: dict[str, float] | None
     lanes: LanesFile
     scorer: dict[str, object]
@@ -86,6 +90,9 @@ class PolicyFile(BaseModel):
             t = self.thresholds
             if t is None or len(t) != expected or not np.isfinite(t).all() or sorted(t) != t:
                 raise ValueError(f"thresholds must be {expected} finite numbers that never decrease; got {t}")
+            for name, own in (self.slice_thresholds or {}).items():
+                if len(own) != expected or not np.isfinite(own).all() or sorted(own) != own:
+                    raise ValueError(f"slice_thresholds[{name}] must be {expected} finite numbers that never decrease")
         elif self.utility is None or set(self.utility) != set(UtilityPolicy().parameter_names(len(self.tiers))):
             raise ValueError(f"utility must hold lambda and {expected} offsets; got {self.utility}")
         elif not np.isfinite(list(self.utility.values())).all() or self.utility["lambda"] < 0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simulators.outcomes import FloatArray
 from toolkit.certify.evidence import Evidence
+from toolkit.search.sensitivity import Sensitivity
 from toolkit.zero_router import ZeroRouter
 
 
@@ -47,7 +48,8 @@ class RunRecord:
         evidence: The chosen policy on the validation split.
         stock_validate: The gateway's own thresholds on the validation split, where the scorer is a gateway's.
         stock_difference: Sentence comparing chosen and stock policy on the validation split, or None.
-        notes: Sentences on the data (dropped rows, reordered tiers, ...).
+        notes: Sentences on the data (dropped rows, reordered tiers, ...) and on the search.
+        sensitivity: How far each parameter may move alone.
     """
 
     title: str
@@ -72,3 +74,4 @@ class RunRecord:
     stock_validate: StockPolicy | None
     stock_difference: str | None
     notes: tuple[str, ...]
+    sensitivity: tuple[Sensitivity, ...] = ()

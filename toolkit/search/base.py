@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.pareto.front import feasible_front
-from toolkit.problem import Evaluation, RoutingProblem, concatenate
+from toolkit.problem import Evaluation, Problem, concatenate
 from toolkit.search.journal import Journal
 
 
@@ -43,6 +43,18 @@ class Controller(Protocol):
         ...
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A controller whose next batch depends on the evaluations so far and the seed alone, not on its own past.
+
+    Resuming one costs nothing: it takes the journal as it is. Others are asked again and the answers compared.
+    """
+
+    def resume(self, known: Evaluation) -> int:
+        """Take the first evaluations of an interrupted run; returns how many of them need not be asked for again."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """What a search found.
@@ -67,10 +79,11 @@ class SearchResult:
 
 
 def run_search(
-    problem: RoutingProblem,
+    problem: Problem,
     controller: Controller,
     journal: Journal | None = None,
     on_progress: Callable[[int, int | None], None] = lambda done, total: None,
+    on_evaluations: Callable[[Evaluation], None] = lambda evaluation: None,
 ) -> SearchResult:
     """Run a controller to its end, journalling every evaluation.
 
@@ -79,6 +92,7 @@ def run_search(
         controller: Who searches.
         journal: Where evaluations are appended; those it already holds are not evaluated again. None keeps none.
         on_progress: Called with (evaluations so far, total or None).
+        on_evaluations: Called with each batch, in order, replayed ones included.
 
     Raises:
         InputDataError: If the journal belongs to another search.
@@ -86,6 +100,10 @@ def run_search(
     known = None if journal is None else journal.read(problem)
     parts: list[Evaluation] = []
     done, spent = 0, 0.0
+    if known is not None and isinstance(controller, Resumable) and (done := controller.resume(known)):
+        parts.append(known.take(np.arange(done)))
+        on_evaluations(parts[-1])
+        on_progress(done, controller.total)
     while (params := controller.ask()) is not None:
         replayed, fresh = _split(known, params, done)
         batch = [] if replayed is None else [replayed]
@@ -100,6 +118,7 @@ def run_search(
         controller.tell(part)
         parts.append(part)
         done += len(params)
+        on_evaluations(part)
         on_progress(done, controller.total)
     everything = concatenate(parts)
     return SearchResult(

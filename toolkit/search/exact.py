@@ -15,10 +15,13 @@ import numpy as np
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.evaluation.metrics import QUANTILES
+from toolkit.families.thresholds import ThresholdFamily
+from toolkit.families.utility import UtilityFamily
 from toolkit.problem import Evaluation, RoutingProblem
 
 _BATCH = 8_192
 _QUANTILE_WORK_LIMIT = 2e10
+_SIMULATION_LIMIT = 2e8
 
 
 class ExactController:
@@ -43,10 +46,20 @@ class ExactController:
             raise ConfigError(f"controller.boundaries must be auto, all or a number of at least 2; got {boundaries}")
         self._limit = max_evaluations
         self._next = 0
-        if problem.policy.kind == "utility":
-            self._candidates = self._lambda_path(problem, boundaries)
+        family = problem.family
+        if isinstance(family, UtilityFamily):
+            self._candidates = self._lambda_path(problem, family, boundaries)
+        elif isinstance(family, ThresholdFamily):
+            self._candidates = self._threshold_vectors(problem, family, boundaries)
         else:
-            self._candidates = self._threshold_vectors(problem, boundaries)
+            raise ConfigError(f"space={family.kind} is too large to enumerate; use controller=mobo")
+        self._simulated = problem.world is not None
+        work = float(len(self._candidates)) * problem.table.n_queries
+        if self._simulated and work > _SIMULATION_LIMIT:
+            raise ConfigError(
+                f"{len(self._candidates):,} candidates on {problem.table.n_queries:,} queries would have to be "
+                "simulated; use controller=mobo, or a grid with controller.boundaries=N"
+            )
 
     @property
     def total(self) -> int:
@@ -56,7 +69,7 @@ class ExactController:
     @property
     def exactness(self) -> str:
         """What was enumerated."""
-        return self._exactness
+        return self._exactness + ("; latencies under load were simulated for each" if self._simulated else "")
 
     def ask(self) -> FloatArray | None:
         """Next batch of the enumeration."""
@@ -69,8 +82,8 @@ class ExactController:
     def tell(self, evaluation: Evaluation) -> None:
         """An enumeration learns nothing."""
 
-    def _lambda_path(self, problem: RoutingProblem, boundaries: str | int) -> FloatArray:
-        lambdas = problem.path.lambdas
+    def _lambda_path(self, problem: RoutingProblem, family: UtilityFamily, boundaries: str | int) -> FloatArray:
+        lambdas = family.path.lambdas
         n_distinct = len(lambdas)
         if boundaries == "all" and n_distinct > self._limit:
             raise ConfigError(
@@ -99,8 +112,8 @@ class ExactController:
                 "controller.boundaries=N"
             )
 
-    def _threshold_vectors(self, problem: RoutingProblem, boundaries: str | int) -> FloatArray:
-        d, n_distinct = problem.table.n_tiers - 1, len(problem.order.boundaries)
+    def _threshold_vectors(self, problem: RoutingProblem, family: ThresholdFamily, boundaries: str | int) -> FloatArray:
+        d, n_distinct = problem.table.n_tiers - 1, len(family.order.boundaries)
         size = self._grid_size(boundaries, n_distinct, d)
         count = math.comb(size + d - 1, d)
         if count > self._limit:
@@ -109,7 +122,7 @@ class ExactController:
                 f"controller.max_evaluations={self._limit:,}; use controller.boundaries=auto or "
                 f"controller.boundaries={_largest_grid(self._limit, d)}, or raise the limit"
             )
-        grid = problem.order.boundaries[_even_positions(problem.order.positions, size)]
+        grid = family.order.boundaries[_even_positions(family.order.positions, size)]
         count = math.comb(len(grid) + d - 1, d)
         if len(grid) == n_distinct:
             self._exactness = f"all {count:,} threshold vectors that differ on the tune split were evaluated exactly"

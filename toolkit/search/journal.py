@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray
-from toolkit.problem import Evaluation, RoutingProblem
+from toolkit.problem import Evaluation, Problem, make_evaluation
 
 
 class Journal:
@@ -23,9 +24,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._encode: RoutingProblem | None = None
+        self._encode: Problem | None = None
 
-    def read(self, problem: RoutingProblem) -> Evaluation | None:
+    def read(self, problem: Problem) -> Evaluation | None:
         """What the journal holds already, or None; also prepares it for appending.
 
         Raises:
@@ -87,13 +88,12 @@ def _array(rows: list[list[float | None]]) -> FloatArray:
     return np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
 
 
-def _from_records(records: list[dict[str, Any]], problem: RoutingProblem) -> Evaluation:
+def _from_records(records: list[dict[str, Any]], problem: Problem) -> Evaluation:
     if [r["index"] for r in records] != list(range(len(records))):
         raise ValueError("indices are not 0, 1, 2, ...")
     params = _array([[r["params"][name] for name in problem.parameter_names] for r in records])
     columns = {m.column: _array([[r["objectives"][m.column]] for r in records])[:, 0] for m in problem.metrics}
     slack = _array([[r["slack"][c.name] for c in problem.constraints] for r in records])
-    Y = np.stack([columns[m.column] * (1 if m.maximise else -1) for m in problem.objectives], axis=1)
     shares = np.array([r["tier_shares"] for r in records], dtype=np.float64)
-    n = len(records)
-    return Evaluation(params=params, Y=Y, slack=slack.reshape(n, -1), columns=columns, tier_shares=shares)
+    found = make_evaluation(problem, params, columns, shares)
+    return dataclasses.replace(found, slack=slack.reshape(len(records), -1))

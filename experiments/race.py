@@ -1,0 +1,247 @@
+"""`routefront race`: every searcher on the same problems, from the same initial designs."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.console import progress
+from experiments.files import write_json
+from experiments.loading import load_data, make_controller, required
+from experiments.pipeline import prepare
+from experiments.race_settings import RaceSettings, SearcherSettings
+from experiments.settings import TuneSettings, parse_settings
+from simulators.errors import ConfigError
+from simulators.outcomes import FloatArray
+from toolkit.pareto.axes import Axes, make_axes
+from toolkit.problem import Evaluation, Problem
+from toolkit.search.base import run_search
+from toolkit.synthetic import SyntheticProblem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posed:
+    """A problem of the race.
+
+    Attributes:
+        problem: What is searched.
+        axes: Where hypervolume is measured.
+        settings: The settings that its controllers are made from.
+        simulated: Whether an evaluation simulates traffic.
+        enumerable: Whether `controller=exact` covers the space.
+    """
+
+    problem: Problem
+    axes: Axes
+    settings: TuneSettings
+    simulated: bool
+    enumerable: bool
+
+    def truth(self, params: FloatArray) -> Evaluation:
+        """Figures without noise."""
+        if isinstance(self.problem, SyntheticProblem):
+            return self.problem.truth(params)
+        return self.problem.evaluate_params(params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One searcher on one problem with one seed."""
+
+    problem: str
+    searcher: str
+    seed: int
+    budget: int
+
+    def path(self, output: Path) -> Path:
+        """Where its result lies."""
+        return output / "cells" / self.problem / self.searcher / f"{self.seed}.json"
+
+
+def run_race(settings: RaceSettings, *, quiet: bool = False) -> dict[str, Any]:
+    """Run all cells that are not done, then summarise.
+
+    Raises:
+        ConfigError: If a name is unknown or the folder holds another race.
+    """
+    from experiments.race_summary import summarise
+
+    output = Path(required(settings.output, "output"))
+    _check(settings)
+    _claim(settings, output)
+    cells = [cell for cell in plan(settings) if not _done(cell, output)]
+    with progress("race", quiet=quiet) as update:
+        if settings.workers == 1:
+            for i, cell in enumerate(cells):
+                run_cell(settings, cell, output)
+                update(i + 1, len(cells))
+        else:
+            context = multiprocessing.get_context("spawn")
+            with concurrent.futures.ProcessPoolExecutor(settings.workers, mp_context=context) as pool:
+                waiting = [pool.submit(run_cell, settings, cell, output) for cell in cells]
+                for i, job in enumerate(concurrent.futures.as_completed(waiting)):
+                    job.result()
+                    update(i + 1, len(cells))
+    return summarise(settings, output, quiet=quiet)
+
+
+def plan(settings: RaceSettings) -> list[Cell]:
+    """All cells, seeds first, so that an interrupted race has whole seeds."""
+    names = settings.only or list(settings.searchers)
+    cells = []
+    for seed in range(settings.seeds):
+        for problem in settings.problems:
+            for name in names:
+                cap = settings.searchers[name]
+                if cap.seeds is None or seed < cap.seeds:
+                    budget = min(settings.budget, cap.budget or settings.budget)
+                    cells.append(Cell(problem=problem, searcher=name, seed=seed, budget=budget))
+    return cells
+
+
+def _check(settings: RaceSettings) -> None:
+    unknown = sorted(set(settings.problems) - set(settings.definitions))
+    if unknown:
+        raise ConfigError(f"problems={unknown} are not defined; known: {list(settings.definitions)}")
+    unknown = sorted(set(settings.only) - set(settings.searchers))
+    if unknown:
+        raise ConfigError(f"only={unknown} are no searchers; known: {list(settings.searchers)}")
+    for name in settings.problems:
+        if settings.data is None and any("DATA/" in word for word in settings.definitions[name]):
+            raise ConfigError(f"problem {name} needs data=DIR, the folder that holds outcomes/")
+
+
+def _claim(settings: RaceSettings, output: Path) -> None:
+    """Refuse a folder that is not this race's; what only widens a race may change."""
+    wanted = {"definitions": settings.definitions, "synthetic": settings.synthetic.model_dump()}
+    wanted["searchers"] = {
+        name: s.model_dump(exclude={"budget", "seeds"}, exclude_none=True) for name, s in settings.searchers.items()
+    }
+    stamp = output / "race.json"
+    if stamp.is_file():
+        if json.loads(stamp.read_text(encoding="utf-8")) != wanted:
+            raise ConfigError(f"output={output} holds a race with other definitions; name a new folder")
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output={output} exists and is no race; name a new folder")
+    write_json(stamp, wanted)
+
+
+def _done(cell: Cell, output: Path) -> bool:
+    path = cell.path(output)
+    return path.is_file() and len(json.loads(path.read_text(encoding="utf-8"))["overhead_s"]) >= cell.budget
+
+
+@lru_cache(maxsize=8)
+def _pose(name: str, definition: tuple[str, ...], data: str, synthetic: str, seed: int) -> Posed:
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    overrides = [word.replace("DATA/", f"{data}/") for word in definition]
+    with initialize_config_module("conf", version_base="1.3"):
+        raw = OmegaConf.to_container(compose(config_name="tune", overrides=overrides), resolve=True)
+    assert isinstance(raw, dict)
+    settings = parse_settings(TuneSettings, {str(k): v for k, v in raw.items()})
+    if name == "synthetic":
+        problem = SyntheticProblem(**json.loads(synthetic), seed=seed)
+        corners = problem.truth(problem.corners()).columns
+        axes = make_axes(problem.objectives, corners, margin=settings.axes.margin)
+        return Posed(problem=problem, axes=axes, settings=settings, simulated=False, enumerable=False)
+    table = load_data(settings.data, settings.scenario, 0).table
+    prepared = prepare(settings, table, ())
+    simulated = settings.world.kind != "none"
+    enumerable = settings.space.kind == "policy" and not simulated
+    return Posed(
+        problem=prepared.problem, axes=prepared.axes, settings=settings, simulated=simulated, enumerable=enumerable
+    )
+
+
+def pose(settings: RaceSettings, name: str, seed: int = 0) -> Posed:
+    """The problem of this name; a seed changes nothing but noise."""
+    noise = settings.synthetic.model_dump_json()
+    return _pose(name, tuple(settings.definitions[name]), str(settings.data), noise, seed if name == "synthetic" else 0)
+
+
+def run_cell(settings: RaceSettings, cell: Cell, output: Path) -> None:
+    """Run one searcher and write what it evaluated, without noise, and how long each suggestion took."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        posed = pose(settings, cell.problem, cell.seed)
+        timed = search_timed(posed, settings.searchers[cell.searcher], cell.budget, cell.seed)
+    evaluation, overhead = timed
+    truth = posed.truth(evaluation.params)
+    columns = {m.column: truth.columns[m.column].tolist() for m in posed.problem.objectives}
+    found = {"columns": columns, "feasible": truth.feasible.tolist(), "overhead_s": overhead}
+    write_json(cell.path(output), found)
+
+
+def search_timed(posed: Posed, searcher: SearcherSettings, budget: int, seed: int) -> tuple[Evaluation, list[float]]:
+    """Evaluations in order, and the seconds that the searcher itself took for each."""
+    chosen = searcher.model_dump(exclude={"budget", "seeds"}, exclude_none=True)
+    raw = {"n_initial": None, **chosen}
+    if chosen["kind"] == "mobo":
+        raw = {"acquisition": "auto", "fit": "map", "quality_axis": "linear", "q": 1, **raw}
+    if chosen["kind"] == "sobol":
+        raw.pop("n_initial")
+    settings = TuneSettings.model_validate(
+        {**posed.settings.model_dump(by_alias=True), "controller": raw, "budget": budget, "seed": seed}
+    )
+    controller = make_controller(settings, posed.problem, posed.axes)
+    watch = _Stopwatch(controller)
+    result = run_search(posed.problem, watch)
+    return result.evaluation, watch.seconds
+
+
+class _Stopwatch:
+    """A controller, timed: the seconds of `ask` and `tell`, spread over the batch."""
+
+    def __init__(self, controller: Any) -> None:
+        self._inner = controller
+        self.name = controller.name
+        self.seconds: list[float] = []
+        self._spent = 0.0
+
+    @property
+    def total(self) -> int | None:
+        return self._inner.total  # type: ignore[no-any-return]
+
+    @property
+    def exactness(self) -> str:
+        return str(self._inner.exactness)
+
+    def ask(self) -> FloatArray | None:
+        start = time.perf_counter()
+        batch: FloatArray | None = self._inner.ask()
+        self._spent = time.perf_counter() - start
+        return batch
+
+    def tell(self, evaluation: Evaluation) -> None:
+        start = time.perf_counter()
+        self._inner.tell(evaluation)
+        self._spent += time.perf_counter() - start
+        self.seconds += [self._spent / len(evaluation)] * len(evaluation)
+
+
+def reference_points(settings: RaceSettings, name: str) -> FloatArray:
+    """`R x m` coordinates of feasible points: the exact enumeration where there is one, and a long NSGA-II run."""
+    posed = pose(settings, name)
+    found = []
+    size = settings.reference // (10 if posed.simulated else 1)
+    long = SearcherSettings(kind="nsga2", population=100)
+    if posed.enumerable:
+        from toolkit.search.exact import ExactController
+
+        exact = ExactController(posed.problem, boundaries="auto", max_evaluations=size)  # type: ignore[arg-type]
+        found.append(run_search(posed.problem, exact).evaluation)
+    else:
+        found.append(posed.truth(search_timed(posed, long, size, 10**6)[0].params))
+    return np.concatenate([posed.axes.scale(e.Y[e.feasible]) for e in found])

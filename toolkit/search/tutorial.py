@@ -1,0 +1,70 @@
+"""`tutorial`: the loop of BoTorch's tutorial on constrained multi-objective optimisation, in the user's own units.
+
+What a user gets who copies "Constrained, Parallel, Multi-Objective BO in BoTorch with qNEHVI, and qParEGO" and fills in
+objectives as they are: cost as a negative amount of money instead of its logarithm, slacks unscaled. The acquisition
+function is the logarithm of the noisy expected hypervolume improvement [Daulton2021]_, one candidate at a time.
+
+References:
+    [Daulton2021] Daulton, Balandat, Bakshy. Parallel Bayesian optimization of multiple noisy objectives with expected
+        hypervolume improvement. NeurIPS 2021.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simulators.outcomes import FloatArray
+from toolkit.pareto.axes import Axes, Axis
+from toolkit.problem import Evaluation, Problem
+from toolkit.search.torch_tools import AcquisitionSettings, BotorchController, tensor
+
+SETTINGS = AcquisitionSettings(mc_samples=128, num_restarts=10, raw_samples=512, maxiter=200, batch_limit=5)
+
+
+class TutorialController(BotorchController):
+    """Noisy expected hypervolume improvement as the tutorial has it."""
+
+    name = "tutorial"
+    kind = "a qLogNEHVI search in natural units"
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        budget: int,
+        n_initial: int | None,
+        design_rng: np.random.Generator,
+        rng: np.random.Generator,
+        axes: Axes,
+        settings: AcquisitionSettings = SETTINGS,
+    ) -> None:
+        super().__init__(
+            problem, budget=budget, n_initial=n_initial, design_rng=design_rng, rng=rng, axes=axes, settings=settings
+        )
+
+    def _outcomes(self, data: Evaluation) -> FloatArray:
+        return np.concatenate([data.Y, data.slack], axis=1)
+
+    def _acquisition(self, model: Any, X: Any, seed: int) -> Any:
+        from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+
+        reference = tensor(natural_reference(self._axes))
+        return qLogNoisyExpectedHypervolumeImprovement(
+            model=model, ref_point=reference, X_baseline=X, **self._parts(seed)
+        )
+
+
+def natural_reference(axes: Axes) -> FloatArray:
+    """`m` objectives, maximised, in natural units, that `axes.scale` maps to the reference point."""
+    return np.array([_natural(axis, at) for axis, at in zip(axes.axes, axes.reference, strict=True)])
+
+
+def _natural(axis: Axis, at: float) -> float:
+    """Inverse of one axis, with the sign of `Y`."""
+    ends = np.array([axis.worst, axis.best])
+    worst, best = np.log10(ends) if axis.log else ends
+    along = worst + at * ((best - worst) or 1.0)
+    natural = 10.0**along if axis.log else along
+    return float(natural if axis.maximise else -natural)

@@ -265,6 +265,7 @@ def _run_front(run: _Stored, name: str, axes: Axes) -> RunFront:
     policy = _read_json(run.path / "metrics.json", {}).get("policy", {})
     validation = {name: policy.get(name) for name in ("quality", "cost_usd")}
     validation["latency_p95_s"] = policy.get("latency_s", {}).get("p95")
+    constraints = _read_json(run.path / "policy.json", {}).get("constraints", {})
     tuned_on = _read_json(run.path / "prompts_seen.json", {}).get("tune", [])
     return RunFront(
         name=name,
@@ -275,7 +276,7 @@ def _run_front(run: _Stored, name: str, axes: Axes) -> RunFront:
         columns=run.columns,
         Z=axes.scale(Y),
         feasible=run.feasible,
-        constraints=_read_json(run.path / "policy.json", {}).get("constraints", {}),
+        constraints={k: float(v) for k, v in constraints.items() if isinstance(v, int | float)},
         validation={name: float(value) for name, value in validation.items() if value is not None},
         seconds=run.seconds,
     )

@@ -14,7 +14,7 @@ from experiments.loading import required
 from experiments.runs import open_finished, open_policy
 from experiments.settings import ExportSettings, VerifySettings
 from simulators.errors import ConfigError, ExportError, InputDataError, MissingDependencyError
-from toolkit.export.litellm import build_config, check_config, refuse_inexpressible
+from toolkit.export.litellm import build_config, check_config, refuse_inexpressible, tuned_settings
 from toolkit.export.provenance import MARK, provenance_lines
 from toolkit.export.schema import PolicyFile, read_policy
 
@@ -67,8 +67,7 @@ def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, st
     tuned_on = policy.scorer.get("litellm_version")
     remarks = (
         f"Checked by {checked_by}; tuned on the score of LiteLLM {tuned_on}. Prove it: routefront verify.",
-        "Off, as they would overrule the boundaries: the reasoning override, escalation keywords, the shortcut for",
-        "agents' housekeeping calls, the stripping of reminder blocks. Remove a line for LiteLLM's default.",
+        *_switched_off(policy),
         "One tuned router per config: LiteLLM limits tuned complexity routers to one without a licence.",
         "Put your provider's model strings under litellm_params.model; keys come from the environment.",
     )
@@ -77,6 +76,19 @@ def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, st
     if yaml.safe_load(text) != config:
         raise ExportError("the file would not read back as the config that was checked; rename odd tier names")
     return text, checked_by
+
+
+def _switched_off(policy: PolicyFile) -> tuple[str, ...]:
+    """What of LiteLLM the config turns off, and what it sets because the search did."""
+    tuned = tuned_settings(policy).reasoning_override_min_score is not None
+    what = "" if tuned else "the reasoning override, "
+    lines = (
+        f"Off, as they would overrule the boundaries: {what}escalation keywords, the shortcut for",
+        "agents' housekeeping calls, the stripping of reminder blocks. Remove a line for LiteLLM's default.",
+    )
+    if "settings" not in policy.scorer:
+        return lines
+    return (*lines, "Weights, token thresholds and the reasoning override were tuned together with the boundaries.")
 
 
 def _guard(output: Path, *, force: bool) -> bool:

@@ -11,6 +11,8 @@ usage: routefront COMMAND [option=value ...] [--json] [-m]
   export    the chosen policy as a gateway's own config (litellm, json)
   verify    let the real gateway decide every prompt and compare, tier by tier
   study     tune and validate on many seeded splits: is the gain real?
+  compare   fronts of several runs side by side: hypervolume, attainment, paired tests over seeds
+  race      every searcher on the same problems with the same initial designs
   bench     our speed beside a plain reference
 
 Start here:
@@ -40,6 +42,11 @@ Policy
   policy=thresholds|utility               thresholds on the score, or quality - lambda * cost per tier
   policy.confidence_floor=0.75            below it: policy.low_confidence_tier (default: the dearest)
   policy.fallback_tier=TIER               for a query without a score (default: the middle tier)
+  space=policy                            what is searched: the policy's own parameters (default), or
+  space=confidence                        thresholds, the confidence floor and the tier below it
+  space=slice_thresholds space.slices=[a,b]   thresholds per slice, where the router knows the slice
+  space=litellm                           LiteLLM's seven weights, token thresholds, override and boundaries together
+  world=queue world.rate_per_s=2 'world.slots={TIER: 8}'   requests wait for slots: latency under load, simulated
 Goal
   objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS
   constraints.quality_floor=0.9           also slice_floor, cost_ceiling_usd, mean_latency_ceiling_s, p50_ceiling_s,
@@ -48,8 +55,13 @@ Goal
   choose=auto|knee|max_quality|min_cost   auto: min_cost under a floor, max_quality under ceilings, else knee
 Search
   controller=exact                        enumerate; controller.boundaries=auto|all|N, controller.max_evaluations=N
-  controller=sobol budget=256             a quasi-random sample
+  controller=mobo budget=256              Bayesian optimisation, for spaces that cannot be enumerated and for load:
+                                          controller.model=auto|grey|gp, controller.acquisition=auto|closed|qlognehvi,
+                                          controller.q=1, controller.n_initial=N
+  controller=nsga2|tpe|parego|sobol|random|tutorial   baselines behind the same interface
+  axes.margin=0.1 'axes.bounds={cost_usd: [0.01, 1e-5]}'   axes of hypervolume; default: the single tiers' range
 Run
+  tracking=none|wandb                     W&B run, offline by default, in RUN/wandb; tracking.mode=online uploads
   seed=0 split.tune=0.5 split.validate=0.5 slices.minimum=30 folds=5
   out=DIR                                 default outputs/<date>/<time>; the same command resumes an interrupted run
 """,
@@ -90,7 +102,28 @@ Tunes and validates on many seeded splits. For each quality floor: validation qu
 to the Zero router (tiers mixed at random) at equal cost with a 95 % interval over queries. With scorer=litellm also
 LiteLLM's stock boundaries, and the best boundaries at their cost.
 """,
+    "compare": """\
+routefront compare runs=[DIR,DIR,...] output=DIR: fronts side by side; a sweep's folder stands for its jobs.
+
+  runs=[a,b] or runs=[sweep]  finished tunes of the same data, axes and objectives
+  allow_different=true        compare all the same, on the first run's axes; said in every output
+  resamples=2000 seed=0       bootstrap over seeds
+  tracking=wandb              record the comparison as a W&B run too
+Writes comparison.json, table.csv, figures/ and report.html.
+""",
+    "race": """\
+routefront race data=DIR output=DIR [problems=[...]] [only=[...]] [budget=200] [seeds=10] [workers=2]
+
+Every searcher on the same problems, from the same initial designs: efficiency against evaluations, evaluations to
+95 %, seconds per suggestion. Writes summary.json, summary.md and race.png; cells that are done are kept.
+  data=DIR                    folder with outcomes/paretobandit_queries.parquet and the like
+  problems=[hybrid_api_queue,synthetic]   those two need no data; others: paretobandit, bfcl, litellm_weights
+  only=[mobo_grey,tpe]        some of the searchers
+""",
     "bench": """\
-routefront bench [cases=[exact,random]] [runs=3] [output=bench.json]: ours beside plain NumPy, ratio > 1 is better.
+routefront bench [cases=[exact,random,search]] [runs=3] [output=bench.json]: ours beside the peer, ratio > 1 is better.
+
+  exact, random               enumeration beside plain NumPy
+  search                      seconds per iteration of mobo beside BoTorch's tutorial settings
 """,
 }

@@ -216,6 +216,16 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
 
         result, _OUTCOME.exit_code = run_verify(s.parse_settings(s.VerifySettings, raw), quiet=quiet)
         return result
+    if command == "race":
+        from experiments.race import run_race
+        from experiments.race_settings import RaceSettings
+
+        return run_race(s.parse_settings(RaceSettings, raw), quiet=quiet)
+    if command == "compare":
+        from experiments.compare import run_compare
+        from experiments.compare_settings import CompareSettings
+
+        return run_compare(s.parse_settings(CompareSettings, raw), quiet=quiet)
     from experiments.bench import run_bench
 
     return run_bench(s.parse_settings(s.BenchSettings, raw), quiet=quiet)

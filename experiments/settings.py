@@ -306,7 +306,7 @@ _KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "ut
 _KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo"}
 _KINDS |= {"policy", "confidence", "slice_thresholds"}
 
-Model = TypeVar("Model", bound=_Settings)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse_settings(model: type[Model], raw: dict[str, Any]) -> Model:

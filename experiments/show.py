@@ -18,6 +18,14 @@ def show(command: str, result: dict[str, Any], record: RunRecord | None) -> None
         _show_study(result)
     elif command == "bench":
         _show_bench(result)
+    elif command == "race":
+        from experiments.race_summary import show_race
+
+        show_race(result)
+    elif command == "compare":
+        from experiments.compare import show_compare
+
+        show_compare(result)
     elif command == "evaluate":
         _show_evaluate(result)
     elif command == "export":

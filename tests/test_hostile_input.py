@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import make_table, run_cli, write_columns, write_recording
 
-from experiments.tune import prompt_hashes
+from experiments.tune_output import prompt_hashes
 from simulators.errors import InputDataError
 from simulators.recorded import read_queries
 from toolkit.export.provenance import provenance_lines

@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.pareto.axes import Axes, Axis
-from toolkit.pareto.comparison import LEVEL, Comparison, Group
+from toolkit.pareto.comparison import LEVEL, Comparison, Group, RunFigures
 from toolkit.pareto.front import non_dominated
 from toolkit.report.figures import png_bytes
 from toolkit.report.wording import column_label
@@ -30,6 +30,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", ":")
 _LONGEST_LABEL = 30
 _MOST_PANELS, _MOST_CORNERS = 6, 60
+
+_Set = tuple[FloatArray, FloatArray]  # coordinates and natural values, `k x m` each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,8 @@ def thinned(n: int, most: int = 200) -> IntArray:
 
 
 def natural_points(axes: Axes, Z: FloatArray) -> FloatArray:
-    """`k x m` natural values of coordinates `Z: k x m`; the inverse of scaling."""
-    ends = [(np.log10([a.worst, a.best]) if a.log else np.array([a.worst, a.best])) for a in axes.axes]
-    spans = [(e[0], e[1] - e[0] if e[1] != e[0] else 1.0) for e in ends]
-    along = np.stack([low + Z[:, j] * span for j, (low, span) in enumerate(spans)], axis=1)
-    return np.where([a.log for a in axes.axes], 10.0 ** np.where([a.log for a in axes.axes], along, 0.0), along)
+    """`k x m` natural values of coordinates `Z: k x m`."""
+    return np.array([[axes.natural(j, float(z)) for j, z in enumerate(row)] for row in Z]).reshape(Z.shape)
 
 
 def fronts_figure(comparison: Comparison) -> Figure:
@@ -92,12 +91,12 @@ def _side_by_side(comparison: Comparison, pair: tuple[int, int]) -> Figure:
     columns = min(n, 3)
     figure, rows = _panels(math.ceil(n / columns), columns, width=5.2, height=3.9, share=True)
     panels = [panel for row in rows for panel in row]
-    fronts = [Z for group in comparison.groups for Z in _drawn(group, medians=False)]
+    fronts = [points for group in comparison.groups for points in _drawn(comparison.axes, group, medians=False)]
     for panel, group, look in zip(panels, comparison.groups, _looks(comparison), strict=False):
-        for Z in fronts:
-            _draw_set(panel, comparison.axes, Z, pair, _OTHERS, strong=False)
-        for Z in _drawn(group, medians=False):
-            _draw_set(panel, comparison.axes, Z, pair, look, strong=len(group.members) == 1)
+        for points in fronts:
+            _draw_set(panel, comparison.axes, points, pair, _OTHERS, strong=False)
+        for points in _drawn(comparison.axes, group, medians=False):
+            _draw_set(panel, comparison.axes, points, pair, look, strong=len(group.members) == 1)
         panel.set_title(_name(group), fontsize=10.5, loc="left", color=look.colour)
         _scale(panel, comparison.axes, pair)
     panels[0].annotate(
@@ -110,7 +109,7 @@ def _side_by_side(comparison: Comparison, pair: tuple[int, int]) -> Figure:
         panel.tick_params(labelbottom=i + columns >= n)
         panel.set_xlabel(panel.get_xlabel() if i + columns >= n else "")
         panel.set_ylabel(panel.get_ylabel() if i % columns == 0 else "")
-    _label_right(figure, [panels[n - 1]], comparison)
+    _label_right(figure, [panels[n - 1]], comparison, make_room=n % columns == 0)
     return figure
 
 
@@ -173,8 +172,8 @@ def _orient(axes: Axes, pair: tuple[int, int]) -> tuple[int, int]:
 
 def _draw_fronts(panel: Panel, comparison: Comparison, pair: tuple[int, int], *, medians: bool) -> None:
     for group, look in zip(comparison.groups, _looks(comparison), strict=True):
-        for Z in _drawn(group, medians=medians):
-            _draw_set(panel, comparison.axes, Z, pair, look, strong=medians or len(group.members) == 1)
+        for points in _drawn(comparison.axes, group, medians=medians):
+            _draw_set(panel, comparison.axes, points, pair, look, strong=medians or len(group.members) == 1)
     _scale(panel, comparison.axes, pair)
 
 
@@ -196,24 +195,29 @@ def _scale(panel: Panel, axes: Axes, pair: tuple[int, int]) -> None:
     _extend(panel, maximised=x.maximise)
 
 
-def _drawn(group: Group, *, medians: bool) -> list[FloatArray]:
+def _drawn(axes: Axes, group: Group, *, medians: bool) -> list[_Set]:
     """The sets to draw: each run's front, or the controller's median (a single run's own front); none is empty."""
     if medians and group.surface is not None:
-        return [group.surface] if len(group.surface) else []
-    return [f.run.Z[f.run.front] for f in group.members if len(f.run.front)]
+        return [(group.surface, natural_points(axes, group.surface))] if len(group.surface) else []
+    return [(f.run.Z[f.run.front], _natural_front(axes, f)) for f in group.members if len(f.run.front)]
 
 
-def _draw_set(panel: Panel, axes: Axes, Z: FloatArray, pair: tuple[int, int], look: _Look, *, strong: bool) -> None:
-    """The staircase of what `Z: k x m` attains on two axes, with its corners where they are few."""
-    natural = natural_points(axes, Z)[:, list(pair)] * [_unit(axes.axes[j]) for j in pair]
-    edge = non_dominated(Z[:, list(pair)])
+def _natural_front(axes: Axes, figures: RunFigures) -> FloatArray:
+    """`k x m` natural values of a run's front."""
+    return np.stack([figures.run.columns[a.column][figures.run.front] for a in axes.axes], axis=1)
+
+
+def _draw_set(panel: Panel, axes: Axes, drawn: _Set, pair: tuple[int, int], look: _Look, *, strong: bool) -> None:
+    """The staircase of what `k x m` points attain on two axes, with its corners where they are few."""
+    Z, natural = drawn[0][:, list(pair)], drawn[1][:, list(pair)] * [_unit(axes.axes[j]) for j in pair]
+    edge = non_dominated(Z)
     order = np.argsort(natural[edge, 0], kind="stable")
     step = "steps-pre" if axes.axes[pair[0]].maximise else "steps-post"
     width, alpha = (1.8, 1.0) if strong else (0.9, 0.6)
     stairs = natural[edge][order]
     line = {"color": look.colour, "lw": width, "alpha": alpha, "ls": look.line, "drawstyle": step}
     panel.plot(stairs[:, 0], stairs[:, 1], gid="stairs", **line)  # type: ignore[arg-type]
-    if len(stairs) < _MOST_CORNERS:
+    if look.marker and len(stairs) < _MOST_CORNERS:
         panel.plot(stairs[:, 0], stairs[:, 1], look.marker, color=look.colour, ms=3.5, mew=0, alpha=alpha)
 
 
@@ -244,7 +248,7 @@ def _draw_course(panel: Panel, courses: Sequence[FloatArray], look: _Look) -> No
     panel.plot(at, np.median(values, axis=0), gid="course", **style)  # type: ignore[arg-type]
 
 
-def _label_right(figure: Figure, panels: Sequence[Panel], comparison: Comparison) -> None:
+def _label_right(figure: Figure, panels: Sequence[Panel], comparison: Comparison, *, make_room: bool = True) -> None:
     """Name each controller at the right edge, beside where its line ends, without overlaps."""
     looks = _looks(comparison)
     labels = []
@@ -253,6 +257,7 @@ def _label_right(figure: Figure, panels: Sequence[Panel], comparison: Comparison
             if (end := _line_end(panel, look)) is not None:
                 style = {"transform": panel.transAxes, "color": look.colour, "fontsize": 9.5, "va": "center"}
                 text = panel.text(1.05, end, _name(group), **style)  # type: ignore[arg-type]
+                text.set_in_layout(make_room)
                 labels.append((panel, text, end, look))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -296,7 +301,7 @@ def _single_objective(comparison: Comparison) -> Figure:
     axis = comparison.axes.axes[0]
     figure, ((panel,),) = _panels(1, 1)
     for i, (group, look) in enumerate(zip(comparison.groups, _looks(comparison), strict=True)):
-        values = [natural_points(comparison.axes, f.run.Z[f.run.front])[:, 0] * _unit(axis) for f in group.members]
+        values = [_natural_front(comparison.axes, f)[:, 0] * _unit(axis) for f in group.members]
         found = np.concatenate([np.zeros(0), *values])
         panel.plot(found, np.full(len(found), i), look.marker, color=look.colour, ms=7, alpha=0.7)
     panel.set_yticks(range(len(comparison.groups)), [_shown(group.name) for group in comparison.groups])

@@ -17,8 +17,8 @@ from toolkit.pareto.comparison import LEVEL, SEEDS_FOR_TEST, Comparison, Group, 
 from toolkit.report.comparison_figures import natural_points, thinned
 from toolkit.report.wording import column_label, column_value, percent, usd_per_1000
 
-_UNKNOWN = "–"
-_SMALLEST_BOOTSTRAP = 5
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_UNKNOWN, _SMALLEST_BOOTSTRAP = "–", 5
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2327; --soft: #5b6670; --line: #d9dee3; }
 * { box-sizing: border-box; }
@@ -36,7 +36,6 @@ p { margin: .4rem 0 .8rem; }
 ul { margin: .5rem 0; padding-left: 1.1rem; }
 .wide { overflow-x: auto; margin: .5rem 0 1rem; }
 img { display: block; width: 100%; min-width: 40rem; height: auto; }
-img.narrow { max-width: 46rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .36rem .8rem .36rem .4rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
@@ -62,8 +61,7 @@ _READING = (
 
 def comparison_notes(comparison: Comparison) -> list[str]:
     """What keeps the figures from meaning what they seem to mean; one sentence each."""
-    runs, groups = [f.run for f in comparison.runs], comparison.groups
-    notes = []
+    groups, notes = comparison.groups, []
     single = [g.name for g in groups if len(g.by_seed) == 1]
     if single and len(single) == len(groups):
         notes.append("Each controller has one seed: differences between single runs are no evidence about controllers.")
@@ -73,36 +71,41 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         notes.append(f"Few seeds: {', '.join(few)}. A bootstrap over so few is narrower than it should be.")
     if doubled := [g.name for g in groups if len(g.by_seed) < len(g.members)]:
         notes.append(f"Several runs of one seed are averaged: {', '.join(doubled)}.")
+    return notes + _run_notes(comparison)
+
+
+def _run_notes(comparison: Comparison) -> list[str]:
+    runs, notes = [f.run for f in comparison.runs], []
     most = max(len(f.trace) for f in comparison.runs)
     if most > (least := comparison.common_evaluations):
-        notes.append(
-            f"The runs made {least:,} to {most:,} evaluations, so final hypervolumes are not at an equal budget; "
-            f"those after {least:,} evaluations are."
-        )
-    if len({run.instance for run in runs}) > 1:
-        notes.append("Runs tuned on different splits are measured against the best-known front of their own split.")
+        budgets = f"{least:,} to {most:,} evaluations, so final hypervolumes are not at an equal budget"
+        notes.append(f"The runs made {budgets}; those after {least:,} evaluations are.")
+    if len(sharing := Counter(run.instance for run in runs)) > 1:
+        alone = ", ".join(run.name for run in runs if sharing[run.instance] == 1)
+        own = "Runs tuned on different splits are measured against the best-known front of their own split."
+        notes.append(f"{own} Alone on theirs, and without regret for that reason only: {alone}." if alone else own)
     if len({tuple(sorted(run.constraints.items())) for run in runs}) > 1:
         texts = dict.fromkeys(", ".join(f"{k}={v:g}" for k, v in run.constraints.items()) or "none" for run in runs)
-        notes.append(
-            f"The runs searched under different constraints ({'; '.join(texts)}): their fronts differ by them."
-        )
+        notes.append(f"The runs searched under different constraints ({'; '.join(texts)}): their fronts show it.")
     if empty := [run.name for run in runs if len(run.usable) == 0]:
         notes.append(f"Nothing feasible was found by {', '.join(empty)}.")
-    if not any(run.controller == "exact" for run in runs):
-        notes.append(
-            "No exact run is among them: the best-known front is what these runs found, so true regret is larger."
-        )
+    if any(run.controller == "exact" for run in runs):
+        notes.append("An exact run enumerates in a fixed order: its course and its evaluations to 95 % mean nothing.")
+    else:
+        notes.append("No exact run is among them: the best-known front is theirs, and true regret may be larger.")
     return notes
 
 
 def comparison_sentences(comparison: Comparison) -> list[str]:
-    """What was found, in plain sentences."""
+    """What was found, in plain sentences; of the pairs, those with the controller of the largest hypervolume."""
     ranked = sorted(comparison.groups, key=lambda g: -g.hypervolume.mean)
-    found = [f"Final hypervolume: {'; '.join(f'{g.name} {_spread(g.hypervolume)}' for g in ranked)}."]
-    found.append(f"Evaluations to {100 * LEVEL:g} % efficiency: {'; '.join(f'{g.name} {_needed(g)}' for g in ranked)}.")
     tests = sum(pair.p_value is not None for pair in comparison.pairs)
-    found += [_pair_sentence(pair, tests) for pair in comparison.pairs if len(pair.seeds) > 1]
-    return found
+    told = [p for p in comparison.pairs if ranked[0].name in (p.first, p.second) and len(p.seeds) > 1]
+    return [
+        f"Final hypervolume: {'; '.join(f'{g.name} {_spread(g.hypervolume)}' for g in ranked)}.",
+        f"Evaluations to {100 * LEVEL:g} % efficiency: {'; '.join(f'{g.name} {_needed(g)}' for g in ranked)}.",
+        *(_pair_sentence(pair, tests) for pair in told),
+    ]
 
 
 def _pair_sentence(pair: Pair, tests: int) -> str:
@@ -219,7 +222,6 @@ def render_comparison(
     """The whole page, with the pictures that `draw_comparison` drew inside; `warned` makes the notes stand out."""
     counts = Counter(f.run.controller for f in comparison.runs)
     lead = f"{len(comparison.runs)} runs: {', '.join(f'{name} ({n})' for name, n in counts.items())}."
-    narrow = len(comparison.axes.axes) <= 2 and all(g.surface is None for g in comparison.groups)
     body = [
         "<h1>Comparison of searches</h1>",
         f'<p class="soft">{_text(lead)}</p>',
@@ -227,20 +229,19 @@ def render_comparison(
         _list(comparison_sentences(comparison), "box"),
         _list(notes, "soft") if notes and not warned else "",
         "<h2>Fronts</h2>",
-        _image(pictures["fronts"], "Fronts of all runs in natural units", narrow=narrow),
+        _image(pictures["fronts"], "Fronts of all runs in natural units"),
         "<h2>Search against evaluations</h2>",
-        _image(pictures["hypervolume"], "Hypervolume and efficiency against evaluations", narrow=False),
+        _image(pictures["hypervolume"], "Hypervolume and efficiency against evaluations"),
         '<p class="soft">Line: median of the runs; band: their range.</p>',
         *_controllers(comparison),
         *_runs(comparison),
         *_levels(comparison),
         *_provenance(comparison),
     ]
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         "<title>Comparison of searches – routefront</title>",
         f"<style>{_STYLE}</style>",
     ]
@@ -256,10 +257,9 @@ def _list(lines: Sequence[str], kind: str) -> str:
     return f'<section class="{kind}"><ul>{"".join(f"<li>{_text(line)}</li>" for line in lines)}</ul></section>'
 
 
-def _image(png: bytes, alternative: str, *, narrow: bool) -> str:
+def _image(png: bytes, alternative: str) -> str:
     data = base64.b64encode(png).decode("ascii")
-    kind = ' class="narrow"' if narrow else ""
-    return f'<div class="wide"><img{kind} alt="{_text(alternative)}" src="data:image/png;base64,{data}"></div>'
+    return f'<div class="wide"><img alt="{_text(alternative)}" src="data:image/png;base64,{data}"></div>'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -293,9 +293,9 @@ def _controllers(comparison: Comparison) -> list[str]:
         (f"{p.first} – {p.second}", str(len(p.seeds)), _spread(p.difference, signed=True), _test(p, tests))
         for p in comparison.pairs
     ]
-    paired = ["<h2>Controllers seed by seed</h2>"]
-    paired.append(_table(["difference in final hypervolume", "common seeds", "mean, 95 % interval", "test"], pairs))
-    return ["<h2>Controllers</h2>", _table(head, rows), *(paired if pairs else [])]
+    paired = _table(["difference in final hypervolume", "common seeds", "mean, 95 % interval", "test"], pairs)
+    seeds = ["<h2>Controllers seed by seed</h2>", paired] if pairs else []
+    return ["<h2>Controllers</h2>", _table(head, rows), *seeds]
 
 
 def _runs(comparison: Comparison) -> list[str]:
@@ -323,8 +323,8 @@ def _levels(comparison: Comparison) -> list[str]:
         [f.run.name, f.run.controller, *map(_number, f.quality_at), *(_value("cost_usd", c) for c in f.cost_at)]
         for f in comparison.runs
     ]
-    note = '<p class="soft">Tune split; cost per 1,000 queries; – where no evaluated point gets there.</p>'
-    return ["<h2>At equal cost, and at equal quality</h2>", _table(head, rows), note]
+    note = "Tune split; cost per 1,000 queries; – where no evaluated point gets there."
+    return ["<h2>At equal cost, and at equal quality</h2>", _table(head, rows), f'<p class="soft">{note}</p>']
 
 
 def _provenance(comparison: Comparison) -> list[str]:

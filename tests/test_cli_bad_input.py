@@ -43,11 +43,11 @@ def recording(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished runs: `thresholds` and `utility`."""
-    from experiments import tune
+    from experiments import tune_output
 
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "_write_report", lambda path, record: None)  # figures take most of a small run's time
+        patch.setattr(tune_output, "write_report", lambda path, record: {})  # figures take most of a small run's time
         for policy in ("thresholds", "utility"):
             result = run_cli("tune", *SOBOL, f"policy={policy}", f"out={policy}", cwd=folder)
             assert result.exit_code == 0, result.stderr

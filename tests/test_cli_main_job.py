@@ -16,6 +16,7 @@ from helpers import TIERS, CliResult, json_lines, run_cli, run_cli_process, snap
 from simulators.outcomes import FloatArray
 from toolkit.export.schema import read_policy
 from toolkit.problem import Evaluation, RoutingProblem
+from toolkit.report.record import RunRecord
 
 SCENARIO = ("data.n_queries=600",)
 CONTROLLERS = {
@@ -98,9 +99,13 @@ def assert_same_result(a: Path, b: Path) -> None:
 @pytest.fixture
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A report without figures: they take most of a small run's time, and the contract tests draw them."""
-    from experiments import tune
+    from experiments import tune_output
 
-    monkeypatch.setattr(tune, "_write_report", lambda path, record: (path / "report.html").write_text(record.title))
+    def plain(path: Path, record: RunRecord) -> dict[str, bytes]:
+        (path / "report.html").write_text(record.title)
+        return {}
+
+    monkeypatch.setattr(tune_output, "write_report", plain)
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def dimension_sweep(dimension: Dimension, params: FloatArray, i: int, steps: int
     if dimension.kind == "categorical":
         return params[None, :].copy()
     x = float(np.clip(dimension.encode(params[[i]])[0], 0.0, 1.0)) + 0.01 * np.arange(-steps, steps + 1)
-    values = dimension.decode(x[(x >= 0.0) & (x <= 1.0)])
+    values = dimension.decode(np.asarray(x[(x >= 0.0) & (x <= 1.0)], dtype=np.float64))
     near = np.abs(values - params[i]) < 1e-9 * max(1.0, abs(float(params[i])))
     return moved(params, i, np.append(values[~near], params[i]))
 

@@ -132,7 +132,8 @@ def _climb(acquisition: Acquisition, starts: FloatArray) -> FloatArray:
 
 def random_unseen(problem: Problem, seen: Seen, n: int, rng: np.random.Generator) -> FloatArray:
     """`<= n x p` uniform vectors that were not evaluated yet; fewer where the space holds no more."""
-    known, rows = Seen(seen), []
+    known = Seen(seen)
+    rows: list[FloatArray] = []
     for _ in range(50):
         for row in problem.space.decode(rng.random((max(64, n), problem.space.dim))):
             if len(rows) < n and known.add(row):

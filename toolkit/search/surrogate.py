@@ -187,14 +187,14 @@ class Surrogate:
         ]
         return other
 
-    def _incumbents(self, *, smoothed: bool) -> tuple[FloatArray, FloatArray]:
+    def _incumbents(self, *, smoothed: bool) -> tuple[FloatArray, np.ndarray]:
         """Coordinates of all evaluations, as observed or as the model believes, and which are feasible."""
         mean = self.observed
         if smoothed:
             belief = self.predict(self.X, self._data.params)
             mean = np.concatenate([belief.mean, belief.slack_mean], axis=1)
         demanded = self.outputs.thresholds
-        return mean, (mean >= demanded).all(axis=1)
+        return mean, np.asarray((mean >= self.outputs.thresholds).all(axis=1))
 
     def front(self, *, smoothed: bool) -> FloatArray:
         """`F x m` coordinates of the feasible evaluations that none dominates."""

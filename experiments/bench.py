@@ -14,6 +14,7 @@ import numpy as np
 from experiments.console import progress
 from experiments.files import write_json
 from experiments.loading import required
+from experiments.search_bench import SEARCH_CASES, run_search_case
 from experiments.settings import BenchSettings
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, OutcomeTable, QueryBatch
@@ -51,13 +52,17 @@ CASES = {
 def run_bench(settings: BenchSettings, *, quiet: bool = False) -> dict[str, Any]:
     """Run the cases whose names contain one of the given words; write and return the rows."""
     output = Path(required(settings.output, "output"))
-    names = [name for name in CASES if any(word in name for word in settings.cases)]
+    known = (*CASES, *SEARCH_CASES)
+    names = [name for name in known if any(word in name for word in settings.cases)]
     if not names:
-        raise ConfigError(f"cases={settings.cases} matches none of {list(CASES)}")
+        raise ConfigError(f"cases={settings.cases} matches none of {list(known)}")
     rows: list[dict[str, Any]] = []
     with progress("bench", quiet=quiet) as update:
         for i, name in enumerate(names):
-            rows += _run_case(name, CASES[name], settings.runs, settings.seed)
+            if name in SEARCH_CASES:
+                rows += run_search_case(name, settings.runs, settings.seed)
+            else:
+                rows += _run_case(name, CASES[name], settings.runs, settings.seed)
             update(i + 1, len(names))
     write_json(output, rows)
     return {"output": str(output), "rows": rows}

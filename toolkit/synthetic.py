@@ -7,7 +7,8 @@ d - 2 of them only push points away from it,
     f_3 = (1 + g) sin(πx_1/2),
 
 on the scales of a router: cost `10^(-4 + 2 f_1)` USD, quality `0.95 - 0.35 f_2`, p95 latency `10^(1.2 f_3)` s. Cost is
-exact, as it is wherever prices are known; quality and latency are observed with noise.
+exact, as it is wherever prices are known; quality and latency are observed with noise. With `side_constraints` two more
+columns are bounded, a worst slice that dips in the middle of the front and a p99 latency, so that part of it is cut out.
 
 References:
     [Deb2005] K. Deb, L. Thiele, M. Laumanns, E. Zitzler, Scalable Test Problems for Evolutionary Multiobjective
@@ -36,17 +37,35 @@ class SyntheticProblem:
         quality_sd: Standard deviation of the noise on quality.
         latency_log_sd: Standard deviation of the noise on the natural log of latency.
         quality_floor: Smallest quality allowed.
+        side_constraints: Whether worst slice and p99 are bounded too.
         seed: Of the noise; an evaluation's noise depends on it and on the parameters alone, so a replay repeats it.
     """
 
     exact_columns = frozenset({"cost_usd"})
 
-    def __init__(self, *, dim: int, quality_sd: float, latency_log_sd: float, quality_floor: float, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        quality_sd: float,
+        latency_log_sd: float,
+        quality_floor: float,
+        seed: int,
+        side_constraints: bool = False,
+    ) -> None:
         self.space = BoxSpace([Dimension(name=f"x_{j + 1}") for j in range(dim)])
         self.parameter_names = tuple(d.name for d in self.space.dimensions)
         self.objectives = (Metric("cost"), Metric("quality"), Metric("latency_p95"))
-        self.metrics = self.objectives
-        self.constraints = (Constraint(name="quality_floor", metric=Metric("quality"), limit=quality_floor),)
+        self.constraints: tuple[Constraint, ...] = (
+            Constraint(name="quality_floor", metric=Metric("quality"), limit=quality_floor),
+        )
+        if side_constraints:
+            self.constraints = (
+                Constraint(name="slice_floor", metric=Metric("worst_slice"), limit=0.5),
+                Constraint(name="p99_ceiling_s", metric=Metric("latency_p99"), limit=30.0),
+            )
+        bounded = (c.metric for c in self.constraints)
+        self.metrics = tuple(dict.fromkeys((*self.objectives, *bounded)))
         self.noisy = quality_sd > 0 or latency_log_sd > 0
         self._sd = (quality_sd, latency_log_sd)
         self._seed = seed
@@ -68,6 +87,10 @@ class SyntheticProblem:
             "quality": np.clip(0.95 - 0.35 * (1.0 + g) * np.cos(a) * np.sin(b) + noise[:, 0], 0.0, 1.0),
             "latency_p95_s": 10.0 ** (1.2 * (1.0 + g) * np.sin(a)) * np.exp(noise[:, 1]),
         }
+        dip = 0.15 * np.sin(np.pi * params[:, 0]) ** 8
+        columns["worst_slice_quality"] = columns["quality"] - 0.05 - dip
+        columns["latency_p99_s"] = columns["latency_p95_s"] * 10.0 ** (0.2 + 0.2 * g)
+        columns = {m.column: columns[m.column] for m in self.metrics}
         return make_evaluation(self, params, columns, np.ones((len(params), 1)))
 
     def exact(self, params: FloatArray) -> dict[str, FloatArray]:

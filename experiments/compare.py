@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from experiments.compare_settings import CompareSettings
 from experiments.console import busy, print_rows
 from experiments.files import jsonable, write_bytes, write_json, write_text
+from experiments.tracking import open_tracker
 from simulators.errors import ConfigError, InputDataError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes, restore_axes
@@ -71,6 +72,24 @@ class _Stored:
     seconds: float
 
 
+def tracked_compare(settings: CompareSettings, raw: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+    """`run_compare`, recorded by the tracker of the settings; its files go below the output folder.
+
+    Args:
+        settings: Validated settings.
+        raw: The resolved config.
+        quiet: No progress.
+    """
+    found, pictures, files = _compare(settings, quiet=quiet)
+    output = Path(found["output"])
+    tracker = open_tracker(
+        settings.tracking, config=raw, out=output, controller="compare", problem=output.name, seed=settings.seed
+    )
+    with tracker:
+        _track(tracker, found, pictures, files)
+    return found
+
+
 def run_compare(settings: CompareSettings, *, quiet: bool = False, tracker: Tracker | None = None) -> dict[str, Any]:
     """Compare the runs and write the output folder.
 
@@ -80,6 +99,13 @@ def run_compare(settings: CompareSettings, *, quiet: bool = False, tracker: Trac
     Raises:
         RoutefrontError: If runs are missing, unfinished, doubled or not comparable, or the output is not free.
     """
+    found, pictures, files = _compare(settings, quiet=quiet)
+    if tracker is not None:
+        _track(tracker, found, pictures, files)
+    return found
+
+
+def _compare(settings: CompareSettings, *, quiet: bool) -> tuple[dict[str, Any], dict[str, bytes], list[Path]]:
     output = _checked_folder(settings.output)
     with busy("Comparing runs", quiet=quiet):
         folders, skipped = _expand([settings.runs] if isinstance(settings.runs, str) else settings.runs)
@@ -92,9 +118,7 @@ def run_compare(settings: CompareSettings, *, quiet: bool = False, tracker: Trac
         comparison = compare_runs(runs, stored[0].axes, resamples=settings.resamples, seed=settings.seed)
         found, pictures, page = _present(settings, comparison, folders, different, skipped)
         files = _write(output, found, pictures, page)
-    if tracker is not None:
-        _track(tracker, found, pictures, files)
-    return {"output": str(output), "report": str(output / "report.html"), **jsonable(found)}
+    return {"output": str(output), "report": str(output / "report.html"), **jsonable(found)}, pictures, files
 
 
 def _present(
@@ -322,7 +346,7 @@ def _track(tracker: Tracker, found: dict[str, Any], pictures: dict[str, bytes], 
     for name, picture in pictures.items():
         tracker.log_picture(name, picture)
     tracker.summary({f"{g['controller']}/hypervolume": g["hypervolume"]["mean"] for g in found["controllers"]})
-    tracker.artifact("comparison", files)
+    tracker.artifact("comparison", [path for path in files if path.name == _OUTPUT])
 
 
 def show_compare(result: dict[str, Any]) -> None:

@@ -222,10 +222,10 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
 
         return run_race(s.parse_settings(RaceSettings, raw), quiet=quiet)
     if command == "compare":
-        from experiments.compare import run_compare
+        from experiments.compare import tracked_compare
         from experiments.compare_settings import CompareSettings
 
-        return run_compare(s.parse_settings(CompareSettings, raw), quiet=quiet)
+        return tracked_compare(s.parse_settings(CompareSettings, raw), raw, quiet=quiet)
     from experiments.bench import run_bench
 
     return run_bench(s.parse_settings(s.BenchSettings, raw), quiet=quiet)

@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -143,10 +144,12 @@ def _done(cell: Cell, output: Path) -> bool:
 @lru_cache(maxsize=8)
 def _pose(name: str, definition: tuple[str, ...], data: str, synthetic: str, seed: int) -> Posed:
     from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     overrides = [word.replace("DATA/", f"{data}/") for word in definition]
-    with initialize_config_module("conf", version_base="1.3"):
+    ready = GlobalHydra.instance().is_initialized()  # in a worker process it is not
+    with nullcontext() if ready else initialize_config_module("conf", version_base="1.3"):
         raw = OmegaConf.to_container(compose(config_name="tune", overrides=overrides), resolve=True)
     assert isinstance(raw, dict)
     settings = parse_settings(TuneSettings, {str(k): v for k, v in raw.items()})

@@ -84,7 +84,9 @@ def _quality(seed: int) -> dict[str, Any]:
             problem, axes = posed(_QUALITY["dim"], seed + i)
             options: dict[str, Any] = {"model": "gp"} if kind == "mobo" else {}
             with threadpool_limits(limits=1):
-                controller = make_searcher(kind, problem, axes=axes, budget=_QUALITY["budget"], seed=seed + i, **options)
+                controller = make_searcher(
+                    kind, problem, axes=axes, budget=_QUALITY["budget"], seed=seed + i, **options
+                )
                 e = run_search(problem, controller).evaluation
             values.append(hypervolume(axes.scale(e.Y[e.feasible]), axes.reference))
         found[kind] = np.array(values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from experiments.tracking_settings import TrackingSettings
 from simulators.errors import ConfigError
@@ -183,7 +183,14 @@ class QueueSettings(_Settings):
 
     kind: Literal["queue"]
     rate_per_s: Annotated[float, Field(gt=0)]
-    slots: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    slots: dict[str, Annotated[int, Field(ge=1)]]
+
+    @field_validator("slots", mode="before")
+    @classmethod
+    def _some_slots(cls, slots: object) -> object:
+        if not slots:
+            raise ValueError("name the tiers that make requests wait, such as 'world.slots={TIER: 8}'")
+        return slots
 
 
 WorldSettings = Annotated[NoWorld | QueueSettings, Field(discriminator="kind")]

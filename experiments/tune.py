@@ -128,11 +128,10 @@ def _write_run(
     volume = hypervolume(prepared.axes.scale(result.evaluation.Y[result.front]), prepared.axes.reference)
     deployed, tier = deploy(prepared, params), prepared.decide(params)
     tune_tier = np.asarray(prepared.problem.family.assign(params[None, :])[0], dtype=np.int64)
-    tune = under_load(prepared.tune, prepared.problem.world, tune_tier)
     validate = under_load(prepared.validate, prepared.validate_world, tier)
     metrics = {
-        "tune": metrics_summary(tune, tune_tier, n_dropped=data.n_dropped),
-        "validate": metrics_summary(validate, tier, n_dropped=data.n_dropped),
+        "tune": _metrics(prepared.tune, prepared.problem.world, tune_tier, data.n_dropped),
+        "validate": _metrics(prepared.validate, prepared.validate_world, tier, data.n_dropped),
     }
     evidence = _evidence(settings, prepared, deployed, validate, tier, constraints)
     sensitivity = sensitivities(prepared.problem, params, Tolerance())
@@ -194,6 +193,17 @@ def under_load(table: OutcomeTable, world: QueueWorld | None, tier: IntArray) ->
     latency = table.latency_s.copy()
     latency[np.arange(table.n_queries), tier] = contended_latency(table, world, tier)
     return dataclasses.replace(table, latency_s=latency, _hash=[])
+
+
+def _metrics(table: OutcomeTable, world: QueueWorld | None, tier: IntArray, n_dropped: int) -> dict[str, Any]:
+    """`metrics_summary`; under load, a single tier's latencies are those of all traffic on that tier."""
+    found = metrics_summary(under_load(table, world, tier), tier, n_dropped=n_dropped)
+    if world is not None:
+        every = [np.full(table.n_queries, k) for k in range(table.n_tiers)]
+        latency = np.stack([contended_latency(table, world, single) for single in every], axis=1)
+        alone = dataclasses.replace(table, latency_s=latency, _hash=[])
+        found["tiers"] = metrics_summary(alone, tier, n_dropped=n_dropped)["tiers"]
+    return found
 
 
 def _evidence(

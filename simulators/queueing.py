@@ -39,7 +39,7 @@ def waiting_times(arrival_s: FloatArray, service_s: FloatArray, *, servers: int)
         raise InputDataError(f"a station needs at least one server; got {servers}")
     if arrival_s.shape != service_s.shape or (np.diff(arrival_s) < 0).any():
         raise InputDataError("arrivals must not decrease, and each needs one service time")
-    free = [0.0] * servers
+    free = [-math.inf] * servers
     waits = []
     for arrival, service in zip(arrival_s.tolist(), service_s.tolist(), strict=True):
         start = max(free[0], arrival)

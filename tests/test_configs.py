@@ -1,6 +1,7 @@
 """Every file in conf/ composes and runs once; every command has help; Hydra's sweeps get a folder per job."""
 
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from helpers import run_cli, run_cli_process, write_recording
 from hydra import compose, initialize_config_module
 
 from experiments.help import COMMANDS, OVERVIEW
+from simulators.columns import read_columns
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SMALL = ("data.n_queries=400",)
@@ -31,7 +33,11 @@ def test_every_config_is_reached_by_a_command():
 @pytest.mark.parametrize("policy", sorted(p.stem for p in (CONF / "policy").glob("*.yaml")))
 @pytest.mark.parametrize("controller", sorted(p.stem for p in (CONF / "controller").glob("*.yaml")))
 def test_every_scenario_policy_and_controller_runs(scenario, policy, controller, tmp_path):
-    options = (f"scenario={scenario}", f"policy={policy}", f"controller={controller}", "budget=40", *SMALL)
+    package = {"nsga2": "pymoo", "tpe": "optuna", "parego": "botorch", "tutorial": "botorch"}.get(controller)
+    if package is not None:
+        pytest.importorskip(package)
+    budget = "budget=12" if package == "botorch" else "budget=40"
+    options = (f"scenario={scenario}", f"policy={policy}", f"controller={controller}", budget, *SMALL)
     code, _, err = run_cli("tune", *options, "out=run", cwd=tmp_path)
     assert code == 0, err
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
@@ -49,6 +55,77 @@ def test_every_scorer_runs(scorer, tmp_path):
     assert code == 0, err
 
 
+GROUPS = {
+    "space/policy": (),
+    "space/confidence": ("controller=mobo",),
+    "space/slice_thresholds": ("controller=mobo", "space.slices=[code]"),
+    "space/litellm": ("controller=mobo", "scorer=litellm"),
+    "world/none": (),
+    "world/queue": ("controller=mobo", "world.slots={reasoning: 3}"),
+    "tracking/none": (),
+    "tracking/wandb": (),
+}
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_every_space_world_and_tracker_runs(choice, tmp_path):
+    for package in ("litellm", "wandb"):
+        if package in choice:
+            pytest.importorskip(package)
+    data = SMALL
+    if choice == "space/litellm":
+        queries, outcomes = write_recording(tmp_path, ".parquet")
+        data = ("data=recorded", f"data.queries={queries}", f"data.outcomes={outcomes}")
+    options = (choice.replace("/", "="), *GROUPS[choice], "budget=25", *data)
+    code, _, err = run_cli("tune", *options, "out=run", cwd=tmp_path)
+    assert code == 0, err
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["status"] == "done" and info["axes"]["margin"] == 0.1
+
+
+def test_every_file_of_a_group_is_run_by_a_test():
+    tested = {"data", "scenario", "scorer", "policy", "controller"}
+    for folder in (p for p in CONF.iterdir() if p.is_dir() and p.name not in {*tested, "__pycache__"}):
+        assert {f"{folder.name}/{p.stem}" for p in folder.glob("*.yaml")} == {
+            name for name in GROUPS if name.startswith(f"{folder.name}/")
+        }
+
+
+@pytest.mark.slow
+def test_race_runs(tmp_path):
+    small = ("problems=[hybrid_api_queue,synthetic]", "only=[mobo_grey,sobol]", "budget=24", "seeds=1", "workers=1")
+    options = (*small, "levels=[20]", "reference=200", "output=race")
+    pytest.importorskip("pymoo")
+    code, out, err = run_cli("race", *options, "--json", cwd=tmp_path)
+    assert code == 0, err
+    found = json.loads(out)["problems"]
+    assert set(found) == {"hybrid_api_queue", "synthetic"}
+    row = found["synthetic"]["searchers"]["mobo_grey"]
+    assert row["evaluations"] == 24 and 0 < row["efficiency"]["20"]["median"] <= 1.6
+    assert (tmp_path / "race" / "race.png").stat().st_size > 10_000
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "race" / "cells").rglob("*.json")}
+    assert run_cli("race", *options, cwd=tmp_path).exit_code == 0
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "race" / "cells").rglob("*.json")}
+    changed = run_cli("race", *options, "synthetic.dim=4", cwd=tmp_path)
+    assert changed.exit_code == 2 and "other definitions" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("problems=[nothing]",), "not defined"),
+        (("only=[magic]",), "no searchers"),
+        (("problems=[paretobandit]",), "data=DIR"),
+        (("output=null",), "output is not set"),
+    ],
+)
+def test_race_says_what_is_wrong(options, said, tmp_path):
+    base = ("problems=[synthetic]", "output=race")
+    code, _, err = run_cli("race", *base, *options, cwd=tmp_path)
+    assert code == 2 and said in err and err.count("\n") == 1
+    assert not (tmp_path / "race").exists()
+
+
 def test_study_runs(tmp_path):
     code, out, err = run_cli("study", *SMALL, "splits=3", "floors=[0.85,0.999]", "--json", cwd=tmp_path)
     assert code == 0, err
@@ -64,6 +141,70 @@ def test_bench_runs(tmp_path):
     rows = json.loads((tmp_path / "bench.json").read_text())
     assert {"case", "metric", "ours", "peer", "peer_value", "ratio", "runs"} == set(rows[0])
     assert next(row["ours"] for row in rows if row["metric"] == "largest difference") < 1e-9
+
+
+@pytest.mark.slow
+def test_bench_of_the_search(tmp_path, monkeypatch):
+    pytest.importorskip("botorch")
+    from experiments import search_bench
+
+    monkeypatch.setitem(search_bench.SEARCH_CASES, "search-small", ((10, 3),))
+    code, _, err = run_cli("bench", "cases=[search-small]", "runs=1", cwd=tmp_path)
+    assert code == 0, err
+    (row,) = json.loads((tmp_path / "bench.json").read_text())
+    assert row["ratio"] == pytest.approx(row["peer_value"] / row["ours"]) and row["peer"].startswith("BoTorch")
+
+
+@pytest.mark.slow
+def test_a_sweep_lists_failed_jobs_and_compare_takes_the_rest(tmp_path):
+    swept = ("controller=sobol,mobo", "constraints.quality_floor=0.8,0.999", "budget=20", "data.n_queries=400")
+    code, out, _ = run_cli_process("tune", "-m", *swept, "out=sweep", "--json", cwd=tmp_path)
+    assert code == 1
+    jobs = json.loads(out)["jobs"]
+    assert [job["status"] for job in jobs] == ["done", "failed", "done", "failed"]
+    assert all("quality_floor=0.999 binds" in job["error"] for job in jobs if job["status"] == "failed")
+    code, out, err = run_cli("compare", "runs=[sweep]", "output=cmp", "--json", cwd=tmp_path)
+    assert code == 0, err
+    found = json.loads(out)
+    assert {run["controller"] for run in found["runs"]} == {"sobol", "mobo"} and len(found["skipped"]) == 2
+
+
+@pytest.mark.slow
+def test_compare_is_tracked(tmp_path):
+    pytest.importorskip("wandb")
+    from toolkit.tracking.readback import read_offline_run
+
+    for name in ("sobol", "exact"):
+        code, _, err = run_cli("tune", f"controller={name}", "budget=30", *SMALL, f"out={name}", cwd=tmp_path)
+        assert code == 0, err
+    code, _, err = run_cli("compare", "runs=[sobol,exact]", "output=cmp", "tracking=wandb", cwd=tmp_path)
+    assert code == 0, err
+    (run,) = (tmp_path / "cmp" / "wandb").glob("offline-run-*")
+    found = read_offline_run(run)
+    assert found["exit_code"] == 0 and "exact/hypervolume" in found["summary"]
+
+
+@pytest.mark.slow
+def test_a_tracked_tune_is_read_back(tmp_path):
+    pytest.importorskip("wandb")
+    from toolkit.tracking.readback import read_offline_run
+
+    queries, outcomes = write_recording(tmp_path, ".parquet")
+    data = ("data=recorded", f"data.queries={queries}", f"data.outcomes={outcomes}", "scorer=text")
+    options = ("controller=sobol", "budget=30", "tracking=wandb", "out=run")
+    code, _, err = run_cli("tune", *data, *options, cwd=tmp_path)
+    assert code == 0, err
+    (run,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    found = read_offline_run(run)
+    n = len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines())
+    hypervolume = [row["search/hypervolume"] for row in found["history"] if "search/hypervolume" in row]
+    assert len(hypervolume) == n and all(a <= b for a, b in itertools.pairwise(hypervolume))
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert hypervolume[-1] == pytest.approx(info["hypervolume"])
+    assert {"cost_usd", "quality", "hypervolume", "validate_quality"} <= set(found["summary"])
+    assert {"front", "points", "slices"} <= set(found["tables"]) and found["exit_code"] == 0
+    words = read_columns(tmp_path / "queries.parquet")["prompt"][0].as_py().encode()
+    assert all(words not in p.read_bytes() for p in run.rglob("*") if p.is_file())
 
 
 @pytest.mark.slow

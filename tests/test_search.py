@@ -15,6 +15,7 @@ from toolkit.evaluation.constraints import parse_constraints, restore_constraint
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.families.make import policy_family
+from toolkit.pareto.axes import make_axes
 from toolkit.pareto.choose import RULES, choose
 from toolkit.pareto.front import feasible_front, non_dominated
 from toolkit.policies.lanes import Lanes
@@ -23,6 +24,7 @@ from toolkit.scorers.base import ScoreTable
 from toolkit.search.base import run_search
 from toolkit.search.exact import ExactController
 from toolkit.search.journal import Journal
+from toolkit.search.mobo import MoboController, MoboOptions
 from toolkit.search.sobol import SobolController
 from toolkit.spaces import cube_from_fractions, fractions_from_cube
 
@@ -47,6 +49,14 @@ def make_problem(
 CONTROLLERS = {
     "exact": lambda problem: ExactController(problem, boundaries="auto", max_evaluations=400),
     "sobol": lambda problem: SobolController(problem, budget=100, rng=np.random.default_rng(7)),
+    "mobo": lambda problem: MoboController(
+        problem,
+        axes=make_axes(problem.objectives, problem.evaluate_params(problem.corners()).columns, margin=0.1),
+        budget=20,
+        options=MoboOptions(model="gp"),
+        design_rng=np.random.default_rng(1),
+        rng=np.random.default_rng(2),
+    ),
 }
 
 

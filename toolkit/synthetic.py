@@ -7,8 +7,8 @@ d - 2 of them only push points away from it,
     f_3 = (1 + g) sin(πx_1/2),
 
 on the scales of a router: cost `10^(-4 + 2 f_1)` USD, quality `0.95 - 0.35 f_2`, p95 latency `10^(1.2 f_3)` s. Cost is
-exact, as it is wherever prices are known; quality and latency are observed with noise. With `side_constraints` two more
-columns are bounded, a worst slice that dips in the middle of the front and a p99 latency, so that part of it is cut out.
+exact, as it is wherever prices are known; quality and latency are observed with noise. With `side_constraints` two
+more columns are bounded, a worst slice that dips in the middle of the front and a p99 latency: part of it is cut out.
 
 References:
     [Deb2005] K. Deb, L. Thiele, M. Laumanns, E. Zitzler, Scalable Test Problems for Evolutionary Multiobjective

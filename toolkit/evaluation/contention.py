@@ -156,12 +156,15 @@ def _approximate_row(
             continue
         service = table.latency_s[member, k]
         mean, here = float(service.mean()), tier[rows] == k
+        if mean == 0:
+            continue
         offered = service.sum() / horizon_s
         stable = min(offered, _CRITICAL * servers)
         cv2 = float(service.var()) / mean**2
         wait = mean_wait(stable, servers, mean_service_s=mean, cv2_service=cv2)
         share = probability_of_wait(stable, servers)
-        drawn = np.where(level[here] < share, wait / share * np.log(share / np.maximum(level[here], 1e-9)), 0.0)
+        excess = np.log(np.maximum(share, 1e-9) / np.maximum(level[here], 1e-9))
+        drawn = np.where(level[here] < share, wait / max(share, 1e-9) * excess, 0.0)
         backlog_s = horizon_s * max(0.0, offered / servers - _CRITICAL)
         latency[here] += drawn + backlog_s * level[here]
     return np.asarray(latency)

@@ -95,7 +95,7 @@ class Family(ABC):
 
 
 def boundary_sweep(order: ScoreOrder, params: FloatArray, i: int, steps: int, *, first: int, last: int) -> FloatArray:
-    """Steps of 1 % of the traffic for boundary i, between its neighbours.
+    """Steps of 1 % of the traffic for boundary i, between its neighbours; where scores tie, the next boundary out.
 
     Args:
         order: Scores that the boundary cuts.
@@ -106,8 +106,12 @@ def boundary_sweep(order: ScoreOrder, params: FloatArray, i: int, steps: int, *,
     """
     position = order.position(params[[i]])[0]
     wanted = position + np.arange(-steps, steps + 1) * max(1.0, 0.01 * len(order.order))
-    right = np.clip(np.searchsorted(order.positions, wanted), 0, len(order.positions) - 1)
-    values = order.boundaries[right]
+    outward = np.where(
+        wanted < position,
+        np.searchsorted(order.positions, wanted, side="right") - 1,
+        np.searchsorted(order.positions, wanted, side="left"),
+    )
+    values = order.boundaries[np.clip(outward, 0, len(order.positions) - 1)]
     low = params[i - 1] if i > first else -np.inf
     high = params[i + 1] if i + 1 < last else np.inf
     values = values[(values >= low) & (values <= high)]
@@ -119,10 +123,10 @@ def dimension_sweep(dimension: Dimension, params: FloatArray, i: int, steps: int
     """Steps of 1 % of a dimension's range, within its bounds; none for a categorical one."""
     if dimension.kind == "categorical":
         return params[None, :].copy()
-    x = float(np.clip(dimension.encode(params[[i]])[0], 0.0, 1.0)) + 0.01 * np.arange(-steps, steps + 1)
-    values = dimension.decode(np.asarray(x[(x >= 0.0) & (x <= 1.0)], dtype=np.float64))
-    near = np.abs(values - params[i]) < 1e-9 * max(1.0, abs(float(params[i])))
-    return moved(params, i, np.append(values[~near], params[i]))
+    away = np.delete(np.arange(-steps, steps + 1), steps)  # the point itself is kept as it is
+    x = float(np.clip(dimension.encode(params[[i]])[0], 0.0, 1.0)) + 0.01 * away
+    inside = x[(x >= 0.0) & (x <= 1.0)] if dimension.high > dimension.low else np.empty(0)
+    return moved(params, i, np.append(dimension.decode(np.asarray(inside, dtype=np.float64)), params[i]))
 
 
 def moved(params: FloatArray, i: int, values: FloatArray) -> FloatArray:

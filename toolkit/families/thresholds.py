@@ -180,7 +180,7 @@ class SliceThresholdFamily(Family):
                 "space=slice_thresholds needs a slice column in the queries file: the router must know it"
             )
         if not slices or len(set(slices)) < len(slices):
-            raise ConfigError(f"space.slices must name distinct slices; got {list(slices)}")
+            raise ConfigError(f"space.slices must name distinct slices of {_names(queries)}; got {list(slices)}")
         self.scores, self.lanes, self.n_tiers, self._slices = scores, lanes, n_tiers, slices
         self._queries = queries
         index = {name: g + 1 for g, name in enumerate(slices)}
@@ -194,7 +194,10 @@ class SliceThresholdFamily(Family):
         for g in range(len(self._slices) + 1):
             rows = np.flatnonzero(self._group == g)
             if len(rows) == 0 and g > 0:
-                raise ConfigError(f"space.slices names {self._slices[g - 1]!r}, which no query of this split has")
+                raise ConfigError(
+                    f"space.slices names {self._slices[g - 1]!r}, which no query of this split has; "
+                    f"they have {_names(self._queries)}"
+                )
             parts.append(ThresholdFamily(self.scores.take(rows), self.lanes, self.n_tiers))
         return parts
 
@@ -232,3 +235,9 @@ class SliceThresholdFamily(Family):
         own = {name: params[(g + 1) * d : (g + 2) * d].tolist() for g, name in enumerate(self._slices)}
         values = dict(zip(self.parameter_names[:d], params[:d].tolist(), strict=True))
         return Deployment(policy="thresholds", values=values, lanes=self.lanes, slice_thresholds=own)
+
+
+def _names(queries: QueryBatch) -> str:
+    """The first slices of the queries, by name."""
+    names = np.unique(np.asarray([] if queries.slice is None else queries.slice, dtype=np.str_)).tolist()
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

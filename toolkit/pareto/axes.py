@@ -65,14 +65,12 @@ class Axes:
     def scale_column(self, j: int, natural: FloatArray) -> FloatArray:
         """Coordinates of natural values on axis j."""
         axis = self.axes[j]
-        span = _on_axis(axis, axis.best) - _on_axis(axis, axis.worst)
-        return np.asarray((_on_axis(axis, natural) - _on_axis(axis, axis.worst)) / (span if span != 0 else 1.0))
+        return np.asarray((_on_axis(axis, natural) - _on_axis(axis, axis.worst)) / _span(axis))
 
     def natural(self, j: int, coordinate: float) -> float:
         """The natural value at a coordinate of axis j."""
         axis = self.axes[j]
-        low = float(_on_axis(axis, axis.worst))
-        along = low + coordinate * (float(_on_axis(axis, axis.best)) - low)
+        along = float(_on_axis(axis, axis.worst)) + coordinate * _span(axis)
         return float(10.0**along if axis.log else expit(along) if axis.logit else along)
 
     def describe(self) -> dict[str, object]:
@@ -97,6 +95,12 @@ def _on_axis(axis: Axis, value: FloatArray | float) -> FloatArray:
         if axis.log:
             return np.asarray(np.log10(value))
         return np.asarray(logit(np.clip(value, _EDGE, 1.0 - _EDGE)) if axis.logit else value, dtype=np.float64)
+
+
+def _span(axis: Axis) -> float:
+    """Length of the axis from worst to best; 1 where they are equal."""
+    span = float(_on_axis(axis, axis.best) - _on_axis(axis, axis.worst))
+    return span if span != 0 else 1.0
 
 
 def restore_axes(stored: Mapping[str, object]) -> Axes:
@@ -141,12 +145,13 @@ def make_axes(
 def _axis(metric: Metric, values: FloatArray, given: Sequence[float] | None) -> Axis:
     known = values[np.isfinite(values)]
     if given is not None:
-        if len(given) != 2 or given[0] == given[1] or (given[1] > given[0]) != metric.maximise:
+        usable = len(given) == 2 and bool(np.isfinite(given).all()) and given[0] != given[1]
+        if not usable or (given[1] > given[0]) != metric.maximise:
             better = "more" if metric.maximise else "less"
             raise ConfigError(f"axes.bounds.{metric.column} must be [worst, best] with {better} better; got {given}")
         worst, best = float(given[0]), float(given[1])
     elif len(known) == 0:
-        worst, best = 0.0, 1.0
+        worst, best = (0.0, 1.0) if metric.maximise else (1.0, 0.0)
     else:
         low, high = float(known.min()), float(known.max())
         worst, best = (low, high) if metric.maximise else (high, low)

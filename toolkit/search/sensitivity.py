@@ -65,7 +65,7 @@ def _one(
     problem: RoutingProblem, evaluation: Evaluation, params: FloatArray, i: int, name: str, tolerance: Tolerance
 ) -> Sensitivity:
     values = evaluation.params[:, i]
-    here = int(np.argmin(np.abs(values - params[i])))
+    here = int(np.searchsorted(values, params[i]))  # not by distance: two unreachable boundaries have none
     fine = _within(problem, evaluation, here, tolerance)
     first = last = here
     while first > 0 and fine[first - 1]:

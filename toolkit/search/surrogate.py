@@ -177,7 +177,7 @@ class Surrogate:
         return Belief(mean=mean[:, :m], sd=sd[:, :m], slack_mean=mean[:, m:], slack_sd=sd[:, m:])
 
     def believe(self, X: FloatArray, params: FloatArray) -> Surrogate:
-        """With pending points (`X: r x d`) taken to turn out at their means: their neighbourhood becomes certain."""
+        """With pending points (`X: r x d`) taken to turn out at their means, so that beliefs near them get surer."""
         other = copy.copy(self)
         belief = self.predict(X, params)
         residual = np.concatenate([belief.mean, belief.slack_mean], axis=1) - self.prior(params)
@@ -193,7 +193,6 @@ class Surrogate:
         if smoothed:
             belief = self.predict(self.X, self._data.params)
             mean = np.concatenate([belief.mean, belief.slack_mean], axis=1)
-        demanded = self.outputs.thresholds
         return mean, np.asarray((mean >= self.outputs.thresholds).all(axis=1))
 
     def front(self, *, smoothed: bool) -> FloatArray:

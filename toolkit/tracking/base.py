@@ -19,7 +19,7 @@ import yaml
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
 
-UPLOADED = ("front.parquet", "policy.json", "metrics.json", "config.yaml")
+UPLOADED = ("front.parquet", "policy.json", "metrics.json", "config.yaml", "comparison.json")
 
 _SECRET_WORDS = {"key", "token", "secret", "password", "passwd", "passphrase", "pwd", "credential", "auth", "bearer"}
 _SECRET_WORDS |= {

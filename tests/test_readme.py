@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers import run_cli, write_recording
+from helpers import run_cli, run_cli_process, write_recording
 
 from experiments.help import COMMANDS
 
@@ -21,12 +21,15 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+N_FIRST = 5  # commands of the example on one's own data; the rest belong to the section on search
+
+
 @pytest.mark.verify
 def test_the_example_runs_word_for_word(tmp_path):
     if importlib.util.find_spec("litellm") is None:
         pytest.skip("litellm is not installed")
     write_recording(tmp_path, ".parquet")
-    for command in commands():
+    for command in commands()[:N_FIRST]:
         code, out, err = run_cli(*command, cwd=tmp_path)
         assert code == 0, (command, err)
     assert "tier_boundaries" in (tmp_path / "litellm.yaml").read_text()
@@ -34,12 +37,33 @@ def test_the_example_runs_word_for_word(tmp_path):
     assert out
 
 
-def test_the_example_is_there():
-    assert [words[0] for words in commands()] == ["tune", "export", "verify", "tune", "route"]
+@pytest.mark.slow
+def test_the_search_example_runs_word_for_word(tmp_path):
+    for package in ("optuna", "wandb", "hydra_plugins.hydra_joblib_launcher"):
+        pytest.importorskip(package)
+    for command in commands()[N_FIRST:]:
+        code, _, err = (run_cli_process if "-m" in command else run_cli)(*command, cwd=tmp_path)
+        assert code == 0, (command, err)
+    assert len(list((tmp_path / "runs" / "sweep").glob("*/policy.json"))) == 9
+    assert (tmp_path / "runs" / "comparison" / "report.html").is_file()
+
+
+def test_the_examples_are_there():
+    words = [words[0] for words in commands()]
+    assert words == ["tune", "export", "verify", "tune", "route", "tune", "tune", "compare"]
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/map.md", "docs/controllers.md", "papers/README.md", "CONTRIBUTING.md"]
+    "page",
+    [
+        "README.md",
+        "docs/map.md",
+        "docs/controllers.md",
+        "docs/search.md",
+        "docs/metrics.md",
+        "papers/README.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_links_and_pictures_exist(page):
     path = ROOT / page

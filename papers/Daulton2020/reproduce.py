@@ -1,4 +1,4 @@
-"""Our closed form of EHVI beside BoTorch's and beside Monte Carlo, at one point above a front of four."""
+"""Our closed form of EHVI beside BoTorch's and beside Monte Carlo, for one candidate and a front of four."""
 
 # ruff: noqa: T201
 from __future__ import annotations
@@ -43,12 +43,14 @@ def main() -> None:
     draws = MEAN + SD * np.random.default_rng(0).standard_normal((DRAWS, 3))
     lengths = np.clip(np.minimum(draws[:, None], boxes.upper) - boxes.lower, 0.0, None)
     gained = lengths.prod(axis=2).sum(axis=1)
-    direct = hypervolume(np.vstack([FRONT, draws[:1]]), REFERENCE) - hypervolume(FRONT, REFERENCE)
+    before = hypervolume(FRONT, REFERENCE)
+    direct = [hypervolume(np.vstack([FRONT, draw]), REFERENCE) - before for draw in draws[:500]]
     print(f"boxes {len(boxes)}")
     print(f"ours {ours:.6f}  BoTorch {theirs:.6f}  equal to 1e-12 {abs(ours - theirs) < 1e-12 * theirs}")
     print(f"gradient in the mean equal to 1e-10 {np.allclose(ours * slope, their_gradient, rtol=1e-10, atol=0)}")
     print(f"Monte Carlo {gained.mean():.5f} +- {gained.std() / DRAWS**0.5:.5f}")
-    print(f"boxes against moocore's hypervolume, first draw: equal to 1e-12 {abs(direct - gained[0]) < 1e-12}")
+    same = np.allclose(direct, gained[:500], rtol=0, atol=1e-12)
+    print(f"gain by boxes and by moocore's hypervolume, 500 draws: equal to 1e-12 {same}, up to {max(direct):.3f}")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,8 @@ def _draw_front(axes: Axes, record: RunRecord, x: _Horizontal) -> None:
     tune, validate = record.front, record.front_validate
     if x.column in tune and "quality" in tune:
         along = x.scale * tune[x.column]
-        line = "-" if (np.diff(along) >= 0).all() else "none"
+        rising = (np.diff(along) >= 0).all() and (np.diff(tune["quality"]) >= 0).all()
+        line = "-" if rising else "none"  # with a third objective the points are no line
         axes.plot(
             along, tune["quality"], ".", ls=line, color=_BLUE, alpha=0.35, lw=1.4, ms=3, label="front, tune split"
         )

@@ -61,8 +61,8 @@ def flat_range(s: Sensitivity | None) -> str:
     """The range in which nothing gets worse than the tolerance; `≤` and `≥` where it may be wider."""
     if s is None:
         return ""
-    low = ("≤ " if s.at_edge_low and s.low < s.value else "") + parameter_value(s.low)
-    high = ("≥ " if s.at_edge_high and s.high > s.value else "") + parameter_value(s.high)
+    low = ("≤ " if s.at_edge_low and -UNREACHABLE < s.low < s.value else "") + parameter_value(s.low)
+    high = ("≥ " if s.at_edge_high and UNREACHABLE > s.high > s.value else "") + parameter_value(s.high)
     return f"{low} … {high}"
 
 
@@ -74,4 +74,4 @@ def step_change(s: Sensitivity | None, *, up: bool) -> str:
 
 def _signed(name: str, value: float) -> str:
     sign = "+" if value > 0 else "−" if value < 0 else "±"
-    return f"{sign}{column_value(name, abs(value))} {column_label(name)}"
+    return f"{sign}{column_value(name, abs(value), decimals=4)} {column_label(name)}"

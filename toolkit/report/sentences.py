@@ -233,10 +233,14 @@ def _latency(evidence: Evidence) -> list[str]:
     if "p95" not in evidence.latency_s:
         return []
     others = [
-        f"{evidence.tier_latency_p95_s[evidence.tiers.index(tier)]:.3g} s for {name}"
+        f"{_seconds(float(evidence.tier_latency_p95_s[evidence.tiers.index(tier)]))} for {name}"
         for tier, name in _rivals(evidence).items()
     ]
-    return [f"95 % of its answers come within {evidence.latency_s['p95']:.3g} s, against {' and '.join(others)}."]
+    return [f"95 % of its answers come within {_seconds(evidence.latency_s['p95'])}, against {' and '.join(others)}."]
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.0f} s" if value >= 1000 else f"{value:.3g} s"
 
 
 def summary_rows(record: RunRecord) -> list[tuple[str, str]]:

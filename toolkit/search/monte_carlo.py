@@ -23,6 +23,7 @@ from toolkit.search.candidates import propose
 from toolkit.search.design import Seen
 from toolkit.search.gaussian_process import GaussianProcess
 from toolkit.search.surrogate import Surrogate
+from toolkit.search.torch_tools import isolated
 
 _SAMPLES = 64
 _CHUNK = 32
@@ -31,9 +32,11 @@ _CHUNK = 32
 def _modules() -> tuple[Any, Any, Any]:
     """torch, botorch and gpytorch."""
     try:
-        import botorch
-        import gpytorch
-        import torch
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import botorch
+            import gpytorch
+            import torch
     except ImportError as error:
         raise MissingDependencyError(
             f"this needs {error.name}, which is not installed: pip install 'routefront[search]'"
@@ -56,15 +59,16 @@ def suggest_by_sampling(
     """
     torch, _, _ = _modules()
     batch: list[FloatArray] = []
-    pending = Seen(seen)
-    acquisition = _Sampled(problem, surrogate, int(rng.integers(2**31)))
-    for _ in range(q):
-        row = propose(problem, acquisition, acquisition.front_X, pending, rng)
-        if row is None:
-            break
-        pending.add(row)
-        batch.append(row)
-        acquisition.function.set_X_pending(torch.from_numpy(problem.space.encode(np.array(batch))))
+    pending, seed = Seen(seen), int(rng.integers(2**31))
+    with isolated(seed):
+        acquisition = _Sampled(problem, surrogate, seed)
+        for _ in range(q):
+            row = propose(problem, acquisition, acquisition.front_X, pending, rng)
+            if row is None:
+                break
+            pending.add(row)
+            batch.append(row)
+            acquisition.function.set_X_pending(torch.from_numpy(problem.space.encode(np.array(batch))))
     return np.array(batch).reshape(len(batch), len(problem.parameter_names))
 
 
@@ -86,9 +90,8 @@ class _Sampled:
         model = ModelList(*models) if None in surrogate.processes else ModelListGP(*models)
         baseline = torch.from_numpy(surrogate.X)
         bounded = [i for i, t in enumerate(thresholds) if np.isfinite(t)]
-        with warnings.catch_warnings(), torch.random.fork_rng():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
             self.function = qLogNoisyExpectedHypervolumeImprovement(
                 model=model,
                 ref_point=outputs.reference.tolist(),
@@ -186,7 +189,8 @@ def fit_by_botorch(X: FloatArray, y: FloatArray) -> GaussianProcess:
         warnings.simplefilter("ignore")
         model = SingleTaskGP(torch.from_numpy(X), torch.from_numpy(y[:, None]), outcome_transform=Standardize(m=1))
         mll = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
-        botorch.fit.fit_gpytorch_mll(mll)
+        with isolated(0):
+            botorch.fit.fit_gpytorch_mll(mll)
         model.train()
         with torch.no_grad():
             objective = float(mll(model(*model.train_inputs), model.train_targets))

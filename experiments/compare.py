@@ -49,6 +49,7 @@ class _Info(BaseModel):
     objectives: list[str]
     axes: dict[str, Any]
     config_hash: str | None = None
+    world: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,11 +261,17 @@ def _differences(runs: Sequence[_Stored]) -> list[str]:
             parts.append(f"data ({run.info.data_hash[:12]} instead of {first.info.data_hash[:12]})")
         if run.info.objectives != first.info.objectives:
             parts.append(f"objectives ({', '.join(run.info.objectives)} instead of {', '.join(first.info.objectives)})")
+        if run.info.world != first.info.world:
+            parts.append(f"world ({_world_text(run.info.world)} instead of {_world_text(first.info.world)})")
         if not run.axes.same_as(first.axes):
             parts.append(f"axes ({_axes_text(run.axes)} instead of {_axes_text(first.axes)})")
         if parts:
             found.append(f"{run.path} differs from {first.path} in {' and '.join(parts)}")
     return found
+
+
+def _world_text(world: dict[str, Any] | None) -> str:
+    return "none" if world is None else ", ".join(f"{name} {value}" for name, value in world.items())
 
 
 def _axes_text(axes: Axes) -> str:
@@ -296,7 +303,7 @@ def _run_front(run: _Stored, name: str, axes: Axes) -> RunFront:
         controller=run.info.controller,
         problem=run.info.problem,
         seed=run.info.seed,
-        instance=hashlib.sha256(json.dumps([run.info.data_hash, tuned_on]).encode()).hexdigest()[:16],
+        instance=hashlib.sha256(json.dumps([run.info.data_hash, tuned_on, run.info.world]).encode()).hexdigest()[:16],
         columns=run.columns,
         Z=axes.scale(Y),
         feasible=run.feasible,

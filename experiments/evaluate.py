@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from experiments.console import say
 from experiments.files import checked_output, write_json
 from experiments.loading import data_files, load_data
 from experiments.runs import open_finished
-from experiments.settings import EvaluateSettings
+from experiments.settings import EvaluateSettings, QueueSettings
 from experiments.tune_output import evidence_dict, prompt_hashes
+from experiments.under_load import make_world, metrics_under_load, single_tier_p95, under_load
 from simulators.errors import InputDataError
 from simulators.outcomes import OutcomeTable
+from simulators.seeds import spawn_rng
 from toolkit.certify.evidence import gather_evidence
 from toolkit.evaluation.constraints import restore_constraints
+from toolkit.evaluation.contention import QueueWorld
 from toolkit.evaluation.slices import coverage
-from toolkit.evaluation.summary import metrics_summary
 from toolkit.export.schema import PolicyFile
 
 
@@ -29,14 +32,16 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     run = open_finished(settings.run)
     data = load_data(settings.data, settings.scenario, settings.seed, tiers=run.policy.tiers)
     decisions = run.decide(data.table.queries)
-    metrics = metrics_summary(data.table, decisions.tier, n_dropped=data.n_dropped)
+    world = _world(run.policy, data.table, settings.seed)
+    metrics = metrics_under_load(data.table, world, decisions.tier, data.n_dropped)
     evidence = gather_evidence(
-        data.table,
+        under_load(data.table, world, decisions.tier),
         decisions.tier,
         decisions.score,
         coverage=coverage(data.table, settings.slices.minimum),
         constraints=restore_constraints(run.policy.constraints),
         best_single=_best_single(run.policy),
+        tier_latency_p95_s=single_tier_p95(data.table, world),
     )
     metrics["data_hash"] = data.table.data_hash
     metrics["evidence"] = evidence_dict(evidence)
@@ -54,6 +59,17 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     for note in data.notes:
         say(note, quiet=quiet)
     return metrics
+
+
+def _world(policy: PolicyFile, table: OutcomeTable, seed: int) -> QueueWorld | None:
+    """The contention that the policy was tuned under, on this table; None where nobody waits or times are unknown."""
+    if policy.world is None or not table.has_latency:
+        return None
+    try:
+        settings = QueueSettings.model_validate(policy.world)
+    except ValidationError as error:
+        raise InputDataError(f"policy.json has a world that cannot be read: {error.errors()[0]['msg']}") from error
+    return make_world(settings, table, spawn_rng(seed, "arrivals", "evaluate"))
 
 
 def _prompts_seen(run: Path, table: OutcomeTable) -> dict[str, int]:

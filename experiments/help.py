@@ -112,18 +112,18 @@ routefront compare runs=[DIR,DIR,...] output=DIR: fronts side by side; a sweep's
 Writes comparison.json, table.csv, figures/ and report.html.
 """,
     "race": """\
-routefront race data=DIR output=DIR [problems=[...]] [only=[...]] [budget=200] [seeds=10] [workers=2]
+routefront race data_dir=DIR output=DIR [problems=[...]] [only=[...]] [budget=200] [seeds=10] [workers=2]
 
 Every searcher on the same problems, from the same initial designs: efficiency against evaluations, evaluations to
 95 %, seconds per suggestion. Writes summary.json, summary.md and race.png; cells that are done are kept.
-  data=DIR                    folder with outcomes/paretobandit_queries.parquet and the like
+  data_dir=DIR                folder with outcomes/paretobandit_queries.parquet and the like
   problems=[hybrid_api_queue,synthetic]   those two need no data; others: paretobandit, bfcl, litellm_weights
   only=[mobo_grey,tpe]        some of the searchers
 """,
     "bench": """\
-routefront bench [cases=[exact,random,search]] [runs=3] [output=bench.json]: ours beside the peer, ratio > 1 is better.
+routefront bench [cases=[exact,random,search-small]] [runs=3] [output=bench.json]: ours beside the peer; > 1 is better.
 
   exact, random               enumeration beside plain NumPy
-  search                      seconds per iteration of mobo beside BoTorch's tutorial settings
+  search-small, search-large  seconds per suggestion of mobo beside BoTorch's tutorial settings
 """,
 }

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.loading import make_lanes, make_scorer
-from experiments.settings import ConfidenceSpace, NoWorld, PolicySpace, QueueSettings, SliceSpace, TuneSettings
+from experiments.settings import ConfidenceSpace, PolicySpace, SliceSpace, TuneSettings
+from experiments.under_load import make_world
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
 from simulators.seeds import spawn_rng
 from toolkit.dimensions import Dimension
 from toolkit.evaluation.constraints import Constraint
-from toolkit.evaluation.contention import QueueWorld, make_queue_world
+from toolkit.evaluation.contention import QueueWorld
 from toolkit.evaluation.estimators import AssignmentEstimator
 from toolkit.evaluation.metrics import Metric, parse_metric
 from toolkit.evaluation.slices import coverage
@@ -33,7 +34,7 @@ class Prepared:
     Attributes:
         rows: Split name -> rows of the full table.
         tune: The tune split.
-        validate: The validation split, unseen by scorer and search.
+        validate: The validation split, unseen by scorer and search (the axes' scale aside).
         scorer: Fitted on the tune split.
         validate_scores: Scores of the validation split.
         lanes: Fallbacks.
@@ -128,13 +129,6 @@ def deploy(prepared: Prepared, params: FloatArray) -> Deployed:
     return Deployed(deployment=found, scorer=scorer, validate_score=scorer.predict(prepared.validate.queries).score)
 
 
-def make_world(world: NoWorld | QueueSettings, table: OutcomeTable, rng: np.random.Generator) -> QueueWorld | None:
-    """Contention on one table, or None."""
-    if isinstance(world, NoWorld):
-        return None
-    return make_queue_world(table, rate_per_s=world.rate_per_s, slots=world.slots, rng=rng)
-
-
 def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metric, ...]) -> Axes:
     """Axes from the single tiers on the whole table, so that runs on the same data share them whatever their split.
 
@@ -158,6 +152,11 @@ def make_family(settings: TuneSettings, scores: ScoreTable, table: OutcomeTable,
     if settings.policy.kind != "thresholds":
         raise ConfigError(f"space={space.kind} searches thresholds; use policy=thresholds, or space=policy")
     if isinstance(space, ConfidenceSpace):
+        if settings.policy.confidence_floor is not None or settings.policy.low_confidence_tier is not None:
+            raise ConfigError(
+                "space=confidence searches the floor and its tier; unset policy.confidence_floor and "
+                "policy.low_confidence_tier, or bound the floor with space.confidence_floor=[LOW, HIGH]"
+            )
         return ConfidenceFamily(scores, lanes, table.tiers, space.confidence_floor)
     if isinstance(space, SliceSpace):
         return SliceThresholdFamily(scores, table.queries, lanes, k, tuple(space.slices))

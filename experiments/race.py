@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from experiments.console import progress
+from experiments.controllers import controller_settings
 from experiments.files import write_json
 from experiments.loading import load_data, make_controller, required
 from experiments.pipeline import prepare
 from experiments.race_settings import RaceSettings, SearcherSettings
-from experiments.settings import TuneSettings, parse_settings
+from experiments.settings import ControllerSettings, TuneSettings, parse_settings
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
+from toolkit.evaluation.constraints import parse_constraints
 from toolkit.pareto.axes import Axes, make_axes
 from toolkit.problem import Evaluation, Problem
 from toolkit.search.base import run_search
@@ -38,6 +40,7 @@ class Posed:
         settings: The settings that its controllers are made from.
         simulated: Whether an evaluation simulates traffic.
         enumerable: Whether `controller=exact` covers the space.
+        data_hash: Of the table; empty where there is none.
     """
 
     problem: Problem
@@ -45,6 +48,7 @@ class Posed:
     settings: TuneSettings
     simulated: bool
     enumerable: bool
+    data_hash: str = ""
 
     def truth(self, params: FloatArray) -> Evaluation:
         """Figures without noise."""
@@ -116,8 +120,10 @@ def _check(settings: RaceSettings) -> None:
     if unknown:
         raise ConfigError(f"only={unknown} are no searchers; known: {list(settings.searchers)}")
     for name in settings.problems:
-        if settings.data is None and any("DATA/" in word for word in settings.definitions[name]):
-            raise ConfigError(f"problem {name} needs data=DIR, the folder that holds outcomes/")
+        if settings.data_dir is None and any("DATA/" in word for word in settings.definitions[name]):
+            raise ConfigError(f"problem {name} needs data_dir=DIR, the folder that holds outcomes/")
+    for name, searcher in settings.searchers.items():
+        searcher_settings(name, searcher)
 
 
 def _claim(settings: RaceSettings, output: Path) -> None:
@@ -138,7 +144,10 @@ def _claim(settings: RaceSettings, output: Path) -> None:
 
 def _done(cell: Cell, output: Path) -> bool:
     path = cell.path(output)
-    return path.is_file() and len(json.loads(path.read_text(encoding="utf-8"))["overhead_s"]) >= cell.budget
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return bool(max(found.get("budget", 0), len(found["overhead_s"])) >= cell.budget)
 
 
 @lru_cache(maxsize=8)
@@ -159,18 +168,25 @@ def _pose(name: str, definition: tuple[str, ...], data: str, synthetic: str, see
         axes = make_axes(problem.objectives, corners, margin=settings.axes.margin)
         return Posed(problem=problem, axes=axes, settings=settings, simulated=False, enumerable=False)
     table = load_data(settings.data, settings.scenario, 0).table
-    prepared = prepare(settings, table, ())
+    prepared = prepare(settings, table, parse_constraints(settings.constraints))
     simulated = settings.world.kind != "none"
     enumerable = settings.space.kind == "policy" and not simulated
     return Posed(
-        problem=prepared.problem, axes=prepared.axes, settings=settings, simulated=simulated, enumerable=enumerable
+        problem=prepared.problem,
+        axes=prepared.axes,
+        settings=settings,
+        simulated=simulated,
+        enumerable=enumerable,
+        data_hash=table.data_hash,
     )
 
 
 def pose(settings: RaceSettings, name: str, seed: int = 0) -> Posed:
     """The problem of this name; a seed changes nothing but noise."""
     noise = settings.synthetic.model_dump_json()
-    return _pose(name, tuple(settings.definitions[name]), str(settings.data), noise, seed if name == "synthetic" else 0)
+    return _pose(
+        name, tuple(settings.definitions[name]), str(settings.data_dir), noise, seed if name == "synthetic" else 0
+    )
 
 
 def run_cell(settings: RaceSettings, cell: Cell, output: Path) -> None:
@@ -183,20 +199,26 @@ def run_cell(settings: RaceSettings, cell: Cell, output: Path) -> None:
     evaluation, overhead = timed
     truth = posed.truth(evaluation.params)
     columns = {m.column: truth.columns[m.column].tolist() for m in posed.problem.objectives}
-    found = {"columns": columns, "feasible": truth.feasible.tolist(), "overhead_s": overhead}
+    found = {
+        "columns": columns,
+        "feasible": truth.feasible.tolist(),
+        "overhead_s": overhead,
+        "budget": cell.budget,
+        "data_hash": posed.data_hash,
+    }
     write_json(cell.path(output), found)
+
+
+def searcher_settings(name: str, searcher: SearcherSettings) -> ControllerSettings:
+    """The controller of one searcher, with the defaults of `conf/controller/`."""
+    options = searcher.model_dump(exclude={"budget", "seeds"}, exclude_none=True)
+    return controller_settings(f"searchers.{name}", options)
 
 
 def search_timed(posed: Posed, searcher: SearcherSettings, budget: int, seed: int) -> tuple[Evaluation, list[float]]:
     """Evaluations in order, and the seconds that the searcher itself took for each."""
-    chosen = searcher.model_dump(exclude={"budget", "seeds"}, exclude_none=True)
-    raw = {"n_initial": None, **chosen}
-    if chosen["kind"] == "mobo":
-        raw = {"acquisition": "auto", "fit": "map", "quality_axis": "linear", "q": 1, **raw}
-    if chosen["kind"] == "sobol":
-        raw.pop("n_initial")
-    settings = TuneSettings.model_validate(
-        {**posed.settings.model_dump(by_alias=True), "controller": raw, "budget": budget, "seed": seed}
+    settings = posed.settings.model_copy(
+        update={"controller": searcher_settings(searcher.kind, searcher), "budget": budget, "seed": seed}
     )
     controller = make_controller(settings, posed.problem, posed.axes)
     watch = _Stopwatch(controller)
@@ -235,7 +257,7 @@ class _Stopwatch:
 
 
 def reference_points(settings: RaceSettings, name: str) -> FloatArray:
-    """`R x m` coordinates of feasible points: the exact enumeration where there is one, and a long NSGA-II run."""
+    """`R x m` coordinates of feasible points: an exact grid of a space that can be enumerated, else a long NSGA-II run."""
     posed = pose(settings, name)
     found = []
     size = settings.reference // (10 if posed.simulated else 1)

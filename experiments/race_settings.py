@@ -19,6 +19,8 @@ class SearcherSettings(_Settings):
     acquisition: Literal["auto", "closed", "qlognehvi"] | None = None
     fit: Literal["map", "botorch"] | None = None
     quality_axis: Literal["linear", "logit"] | None = None
+    n_initial: int | None = None
+    q: int | None = None
     population: int | None = None
     budget: Annotated[int, Field(ge=1)] | None = None
     seeds: Annotated[int, Field(ge=1)] | None = None
@@ -36,7 +38,7 @@ class SyntheticSettings(_Settings):
 class RaceSettings(_Settings):
     """`routefront race`."""
 
-    data: str | None
+    data_dir: str | None
     output: str | None
     problems: Annotated[list[str], Field(min_length=1)]
     only: list[str]

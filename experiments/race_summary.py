@@ -13,6 +13,7 @@ from experiments.console import print_rows, say
 from experiments.files import write_bytes, write_json, write_text
 from experiments.race import Posed, pose, reference_points
 from experiments.race_settings import RaceSettings
+from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.front import non_dominated
 from toolkit.pareto.indicators import best_subset_hypervolume, efficiency, evaluations_to, hypervolume_trace
@@ -70,6 +71,8 @@ def _read(folder: Path, posed: Posed) -> Runs:
     runs = Runs(seeds=[], Z=[], feasible=[], overhead_s=[])
     for path in sorted(folder.glob("*.json"), key=lambda p: int(p.stem)):
         cell = json.loads(path.read_text(encoding="utf-8"))
+        if cell.get("data_hash", posed.data_hash) != posed.data_hash:
+            raise ConfigError(f"{path} was run on other data; name a new output folder")
         natural = [np.array(cell["columns"][m.column], dtype=np.float64) for m in posed.problem.objectives]
         Z = np.stack([posed.axes.scale_column(j, values) for j, values in enumerate(natural)], axis=1)
         runs.seeds.append(int(path.stem))
@@ -84,12 +87,13 @@ def _efficiencies(
 ) -> dict[str, list[FloatArray]]:
     """Searcher -> efficiency of the first 1, 2, ... evaluations, per seed."""
     stored = output / "reference" / f"{name}.json"
-    if stored.is_file():
-        R = np.array(json.loads(stored.read_text(encoding="utf-8")))
+    known = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+    if known.get("points") == settings.reference and known.get("data_hash") == posed.data_hash:
+        R = np.array(known["front"])
     else:
         R = reference_points(settings, name)
         R = R[non_dominated(R)]
-        write_json(stored, R.tolist())
+        write_json(stored, {"points": settings.reference, "data_hash": posed.data_hash, "front": R.tolist()})
     everything = [R, *(Z[ok] for r in runs.values() for Z, ok in zip(r.Z, r.feasible, strict=True))]
     front = np.concatenate(everything)
     front = _thinned(front[non_dominated(front)])

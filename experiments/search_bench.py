@@ -38,7 +38,7 @@ def run_search_case(name: str, runs: int, seed: int) -> list[dict[str, Any]]:
                 "case": f"{name} (n = {n}, d = {d}, 3 objectives, 2 constraints)",
                 "metric": "seconds per suggestion",
                 "ours": ours,
-                "peer": None if peer is None else "BoTorch tutorial settings",
+                "peer": None if peer is None else "BoTorch tutorial settings, 1 run",
                 "peer_value": peer,
                 "ratio": None if peer is None else peer / ours,
                 "runs": runs,

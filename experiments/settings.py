@@ -328,4 +328,6 @@ def parse_settings(model: type[Model], raw: dict[str, Any]) -> Model:
         first = error.errors()[0]
         kinds = _KINDS
         path = [str(p) for i, p in enumerate(first["loc"]) if i == 0 or str(p) not in kinds]
-        raise ConfigError(f"{'.'.join(path)}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}") from error
+        raise ConfigError(
+            f"{'.'.join(path)}: {first['msg'].removeprefix('Value error, ')}; got {first['input']!r}"
+        ) from error

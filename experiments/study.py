@@ -145,6 +145,8 @@ def _refuse_ignored(settings: StudySettings) -> None:
     given = [name for name, value in settings.constraints.items() if value not in (None, [])]
     if given:
         raise ConfigError(f"study sets the quality floor itself (floors=[...]); unset constraints.{given[0]}")
+    if settings.world.kind != "none" or settings.tracking.kind != "none":
+        raise ConfigError("study compares cost and quality and keeps no run folder; use world=none tracking=none")
     if settings.choose != "auto" or settings.out is not None:
         raise ConfigError("study takes the cheapest point at each floor and writes output=FILE; unset choose and out")
 

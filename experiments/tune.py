@@ -10,20 +10,20 @@ import numpy as np
 
 from experiments import tune_output as output
 from experiments.console import busy, progress
+from experiments.controllers import controller_label
 from experiments.files import write_json, write_text
 from experiments.loading import LoadedData, load_data, make_controller
 from experiments.pipeline import Deployed, Prepared, deploy, prepare
 from experiments.run_folder import RunFolder, check_free, open_run
 from experiments.settings import TuneSettings
 from experiments.tracking import open_tracker
+from experiments.under_load import metrics_under_load, single_tier_p95, under_load, world_file
 from simulators.errors import RoutefrontError
-from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence, gather_evidence
 from toolkit.evaluation.constraints import Constraint, parse_constraints
-from toolkit.evaluation.contention import QueueWorld, contended_latency
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
-from toolkit.evaluation.summary import metrics_summary
 from toolkit.pareto.axes import Axes
 from toolkit.pareto.choose import Choice, check_rule, choose
 from toolkit.pareto.front import non_dominated
@@ -33,6 +33,8 @@ from toolkit.search.base import SearchResult, run_search
 from toolkit.search.journal import Journal
 from toolkit.search.sensitivity import Tolerance, sensitivities
 from toolkit.tracking.base import NullTracker, Tracker
+
+_MOST_OUTSIDE = 0.25
 
 
 def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         prepared = prepare(settings, data.table, constraints)
     controller = make_controller(settings, prepared.problem, prepared.axes)
     folder = open_run(out, raw, data.table.data_hash, settings.seed)
+    searched = False
     try:
         tracker = open_tracker(
             settings.tracking,
@@ -75,9 +78,11 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
                 journal = Journal(folder.path / "evaluations.jsonl")
                 result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
             choice = choose(result.evaluation, result.front, settings.choose, constraints)
+            searched = True
             return _write_run(settings, folder, data, prepared, result, choice, constraints, tracker)
     except RoutefrontError:
-        folder.discard()
+        if not searched:  # later errors, such as a tracker's, must not cost the search
+            folder.discard()
         raise
 
 
@@ -130,12 +135,12 @@ def _write_run(
     tune_tier = np.asarray(prepared.problem.family.assign(params[None, :])[0], dtype=np.int64)
     validate = under_load(prepared.validate, prepared.validate_world, tier)
     metrics = {
-        "tune": _metrics(prepared.tune, prepared.problem.world, tune_tier, data.n_dropped),
-        "validate": _metrics(prepared.validate, prepared.validate_world, tier, data.n_dropped),
+        "tune": metrics_under_load(prepared.tune, prepared.problem.world, tune_tier, data.n_dropped),
+        "validate": metrics_under_load(prepared.validate, prepared.validate_world, tier, data.n_dropped),
     }
     evidence = _evidence(settings, prepared, deployed, validate, tier, constraints)
     sensitivity = sensitivities(prepared.problem, params, Tolerance())
-    notes = (*data.notes, *_search_notes(settings, prepared))
+    notes = (*data.notes, *_search_notes(settings, prepared, result))
     record = output.record(
         settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
@@ -153,7 +158,8 @@ def _write_run(
         n_dropped=data.n_dropped,
         tiers=list(data.table.tiers),
         exactness=result.exactness,
-        controller=controller_label(settings),
+        controller=controller_label(settings.controller),
+        world=world_file(settings.world),
         problem=problem_name(settings),
         objectives=[m.column for m in prepared.problem.objectives],
         axes=prepared.axes.describe(),
@@ -180,32 +186,6 @@ def _write_run(
     }
 
 
-def controller_label(settings: TuneSettings) -> str:
-    """Name of the controller, with the model of a Bayesian search where it was chosen."""
-    model = getattr(settings.controller, "model", "auto")
-    return settings.controller.kind + ("" if model == "auto" else f" {model}")
-
-
-def under_load(table: OutcomeTable, world: QueueWorld | None, tier: IntArray) -> OutcomeTable:
-    """The table with the waits of one assignment in the latencies of the tiers it chose (`tier: N`)."""
-    if world is None:
-        return table
-    latency = table.latency_s.copy()
-    latency[np.arange(table.n_queries), tier] = contended_latency(table, world, tier)
-    return dataclasses.replace(table, latency_s=latency, _hash=[])
-
-
-def _metrics(table: OutcomeTable, world: QueueWorld | None, tier: IntArray, n_dropped: int) -> dict[str, Any]:
-    """`metrics_summary`; under load, a single tier's latencies are those of all traffic on that tier."""
-    found = metrics_summary(under_load(table, world, tier), tier, n_dropped=n_dropped)
-    if world is not None:
-        every = [np.full(table.n_queries, k) for k in range(table.n_tiers)]
-        latency = np.stack([contended_latency(table, world, single) for single in every], axis=1)
-        alone = dataclasses.replace(table, latency_s=latency, _hash=[])
-        found["tiers"] = metrics_summary(alone, tier, n_dropped=n_dropped)["tiers"]
-    return found
-
-
 def _evidence(
     settings: TuneSettings,
     prepared: Prepared,
@@ -221,20 +201,11 @@ def _evidence(
         coverage=coverage(validate, settings.slices.minimum),
         constraints=constraints,
         best_single=int(np.argmax(prepared.tune.quality.mean(axis=0))),
-        tier_latency_p95_s=_single_tier_p95(prepared),
+        tier_latency_p95_s=single_tier_p95(prepared.validate, prepared.validate_world),
     )
 
 
-def _single_tier_p95(prepared: Prepared) -> FloatArray | None:
-    """`K` p95 latencies of all validation traffic on one tier, waits included; None where nobody waits."""
-    table, world = prepared.validate, prepared.validate_world
-    if world is None:
-        return None
-    single = [np.full(table.n_queries, k) for k in range(table.n_tiers)]
-    return np.array([np.quantile(contended_latency(table, world, tier), 0.95) for tier in single])
-
-
-def _search_notes(settings: TuneSettings, prepared: Prepared) -> tuple[str, ...]:
+def _search_notes(settings: TuneSettings, prepared: Prepared, result: SearchResult) -> tuple[str, ...]:
     """What a user should know about the search: that it was not needed, or what latencies mean."""
     notes = []
     if settings.controller.kind != "exact" and settings.space.kind == "policy" and settings.world.kind == "none":
@@ -248,6 +219,16 @@ def _search_notes(settings: TuneSettings, prepared: Prepared) -> tuple[str, ...]
         notes.append(
             "Latencies include waits: Poisson arrivals at "
             f"{getattr(settings.world, 'rate_per_s', 0.0):g} per second, first come first served in each tier's slots."
+        )
+    everything = result.evaluation
+    feasible = everything.Y[everything.feasible]
+    outside = (
+        float((prepared.axes.scale(feasible) < prepared.axes.reference).any(axis=1).mean()) if len(feasible) else 0
+    )
+    if settings.controller.kind != "exact" and outside > _MOST_OUTSIDE:
+        notes.append(
+            f"{outside:.0%} of the feasible evaluations lie beyond the reference point (the single tiers' range "
+            "without waits, and a margin): they add no hypervolume. If that region matters, widen it with axes.bounds."
         )
     return tuple(notes)
 

@@ -16,6 +16,7 @@ from experiments.loading import LoadedData
 from experiments.pipeline import Deployed, Prepared
 from experiments.run_folder import git_commit, now, version
 from experiments.settings import TuneSettings
+from experiments.under_load import world_file
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence
 from toolkit.certify.intervals import mean_interval
@@ -79,6 +80,7 @@ def policy_file(
         slice_thresholds=found.slice_thresholds or None,
         utility=found.values if found.policy == "utility" else None,
         space=settings.space.kind,
+        world=world_file(settings.world),
         lanes=LanesFile(
             fallback_tier=tiers[lanes.fallback_tier],
             low_confidence_tier=tiers[lanes.low_confidence_tier],

@@ -115,7 +115,9 @@ def test_race_runs(tmp_path):
     [
         (("problems=[nothing]",), "not defined"),
         (("only=[magic]",), "no searchers"),
-        (("problems=[paretobandit]",), "data=DIR"),
+        (("problems=[paretobandit]",), "data_dir=DIR"),
+        (("+searchers.odd={kind: sobol, model: gp}",), "no option model"),
+        (("searchers.nsga2.population=2",), "population"),
         (("output=null",), "output is not set"),
     ],
 )
@@ -167,6 +169,81 @@ def test_a_sweep_lists_failed_jobs_and_compare_takes_the_rest(tmp_path):
     assert code == 0, err
     found = json.loads(out)
     assert {run["controller"] for run in found["runs"]} == {"sobol", "mobo"} and len(found["skipped"]) == 2
+
+
+def test_a_tracker_that_fails_at_the_end_does_not_cost_the_run(tmp_path, monkeypatch):
+    from experiments import tune
+    from simulators.errors import ConfigError
+    from toolkit.tracking.base import NullTracker
+
+    class Failing(NullTracker):
+        def __exit__(self, kind, error, trace):
+            raise ConfigError("the service is down")
+
+    monkeypatch.setattr(tune, "open_tracker", lambda *args, **options: Failing())
+    code, _, err = run_cli("tune", *SMALL, "out=run", cwd=tmp_path)
+    assert code == 2 and "service is down" in err
+    assert (tmp_path / "run" / "policy.json").is_file() and (tmp_path / "run" / "evaluations.jsonl").is_file()
+    monkeypatch.undo()
+    assert run_cli("tune", *SMALL, "out=run", cwd=tmp_path).exit_code == 0
+
+
+def test_evaluate_keeps_the_world_of_the_run(tmp_path):
+    queue = ("world=queue", "world.slots={standard: 2}", "world.rate_per_s=0.5", "controller=sobol", "budget=30")
+    code, _, err = run_cli("tune", *queue, *SMALL, "choose=max_quality", "out=run", cwd=tmp_path)
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "policy.json").read_text())["world"]["slots"] == {"standard": 2}
+    code, out, err = run_cli("evaluate", "run=run", "data=scenario", *SMALL, "--json", cwd=tmp_path)
+    assert code == 0, err
+    tiers = json.loads(out)["tiers"]
+    assert tiers["standard"]["latency_s"]["p95"] > 100 > tiers["fast"]["latency_s"]["p95"]
+
+
+def test_compare_refuses_other_worlds(tmp_path):
+    for rate in (1, 3):
+        queue = (
+            "world=queue",
+            "world.slots={reasoning: 2}",
+            f"world.rate_per_s={rate}",
+            "controller=sobol",
+            "budget=20",
+        )
+        code, _, err = run_cli("tune", *queue, *SMALL, f"out=r{rate}", cwd=tmp_path)
+        assert code == 0, err
+    code, _, err = run_cli("compare", "runs=[r1,r3]", "output=cmp", cwd=tmp_path)
+    assert code == 2 and "world" in err and "rate_per_s 3" in err
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path):
+    for options, said in (
+        (("study", "world=queue", "world.slots={reasoning: 2}"), "world=none"),
+        (("study", "tracking=wandb"), "tracking=none"),
+        (("tune", "space=confidence", "controller=mobo", "policy.confidence_floor=0.7"), "searches the floor"),
+    ):
+        code, _, err = run_cli(*options, *SMALL, cwd=tmp_path)
+        assert code == 2 and said in err, err
+
+
+@pytest.mark.slow
+def test_race_on_recorded_data(tmp_path):
+    pytest.importorskip("pymoo")
+    write_recording(tmp_path / "data" / "outcomes", ".parquet")
+    files = ("data.queries=DATA/outcomes/queries.parquet", "data.outcomes=DATA/outcomes/outcomes.parquet")
+    words = ("data=recorded", *files, "scorer=column", "scorer.column=hardness", "constraints.quality_floor=0.5")
+    own = "[" + ",".join(f'"{word}"' for word in words) + "]"
+    small = ("only=[mobo_gp,sobol]", "budget=16", "seeds=2", "workers=2", "levels=[10]", "reference=100")
+    options = (f"+definitions.mine={own}", "problems=[mine]", "data_dir=data", "output=race", *small)
+    code, out, err = run_cli("race", *options, "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert json.loads(out)["problems"]["mine"]["searchers"]["mobo_gp"]["seeds"] == 2
+
+
+def test_controllers_are_labelled_by_what_differs():
+    from experiments.controllers import controller_label, controller_settings
+
+    assert controller_label(controller_settings("x", {"kind": "mobo"})) == "mobo"
+    assert controller_label(controller_settings("x", {"kind": "mobo", "model": "gp", "q": 4})) == "mobo model=gp q=4"
+    assert controller_label(controller_settings("x", {"kind": "sobol"})) == "sobol"
 
 
 @pytest.mark.slow

@@ -142,6 +142,33 @@ class TestSurrogate:
         assert (after.sd < 0.9 * before.sd).all()
         np.testing.assert_allclose(after.mean, before.mean, atol=1e-6)
 
+    @pytest.mark.parametrize("grey", [True, False])
+    def test_a_batch_in_closed_form_is_spread(self, grey):
+        problem = synthetic()
+        options = {"n_initial": 11, "q": 4, "acquisition": "closed", "model": "grey" if grey else "gp"}
+        batch = run_search(problem, mobo(problem, budget=15, **options)).evaluation.params[11:]
+        distance = np.linalg.norm(batch[:, None] - batch[None, :], axis=2)[np.triu_indices(4, 1)]
+        assert distance.min() > 0.02
+
+    def test_the_tighter_of_two_bounds_counts(self):
+        constraints = {"quality_floor": 0.6, "bounds": ["quality@slice0 >= 0.2", "worst_slice >= 0.3"]}
+        problem = make_problem(constraints={**constraints, "slice_floor": 0.45})
+        outputs = make_outputs(problem, axes_of(problem), grey=False, logit_quality=False)
+        worst = next(o for o in outputs.constraints if o.axis.column == "worst_slice_quality")
+        assert worst.axis.worst == 0.45
+
+    def test_a_free_tier_is_no_infinity(self):
+        problem = make_problem(n=100, constraints={"cost_ceiling_usd": 1e-3})
+        problem.table.cost_usd[:, 0] = 0.0
+        axes = make_axes(
+            problem.objectives,
+            problem.evaluate_params(problem.corners()).columns,
+            margin=0.1,
+            bounds={"cost_usd": [1e-3, 1e-5]},
+        )
+        controller = make_searcher("mobo", problem, axes=axes, budget=20, seed=0, model="gp")
+        assert len(run_search(problem, controller).evaluation) == 20
+
 
 class TestSearch:
     @pytest.mark.parametrize("model", ["grey", "gp"])
@@ -248,6 +275,14 @@ class TestSearch:
         exact = run_search(problem, ExactController(problem, boundaries="auto", max_evaluations=20_000))
         best = exact.evaluation.columns["quality"][exact.evaluation.feasible].max()
         assert result.evaluation.columns["quality"][result.evaluation.feasible].max() > best - 0.02
+
+    def test_one_objective_and_sampling(self):
+        problem = make_problem(objectives=("quality",))
+        with pytest.raises(ConfigError, match="two or more objectives"):
+            mobo(problem, acquisition="qlognehvi")
+        assert len(run_search(problem, mobo(problem, budget=14, q=2)).evaluation) == 14  # auto: the closed form
+        with pytest.raises(ConfigError, match="logit"):
+            mobo(make_problem(objectives=("cost", "latency_p95")), quality_axis="logit")
 
     def test_senseless_options(self):
         for options in ({"budget": 0}, {"q": 0}):

@@ -52,6 +52,7 @@ class PolicyFile(BaseModel):
             (every) score reaches.
         slice_thresholds: Slice -> boundaries that replace `thresholds` for its queries, or null.
         space: What was searched; names in `conf/space/`.
+        world: Contention that latencies were tuned under (rate, slots), or null: nobody waited.
         utility: `lambda` and `b_1 ... b_{K-1}` for `utility`, else null.
         lanes: Fallbacks.
         scorer: What the scorer described; its files are in the run's `scorer` folder.
@@ -72,6 +73,7 @@ class PolicyFile(BaseModel):
     thresholds: list[float] | None
     slice_thresholds: dict[str, list[float]] | None = None
     space: str = "policy"
+    world: dict[str, object] | None = None
     utility: dict[str, float] | None
     lanes: LanesFile
     scorer: dict[str, object]

@@ -18,6 +18,7 @@ from simulators.outcomes import FloatArray
 from toolkit.evaluation.metrics import Metric
 
 _EDGE = 1e-4
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,8 @@ class Axes:
     def scale_column(self, j: int, natural: FloatArray) -> FloatArray:
         """Coordinates of natural values on axis j."""
         axis = self.axes[j]
+        if axis.log:  # a free answer is a thousand times cheaper than the cheapest tier, not infinitely cheaper
+            natural = np.maximum(natural, _LEAST * min(axis.worst, axis.best))
         return np.asarray((_on_axis(axis, natural) - _on_axis(axis, axis.worst)) / _span(axis))
 
     def natural(self, j: int, coordinate: float) -> float:
@@ -98,9 +101,9 @@ def _on_axis(axis: Axis, value: FloatArray | float) -> FloatArray:
 
 
 def _span(axis: Axis) -> float:
-    """Length of the axis from worst to best; 1 where they are equal."""
+    """Signed length of the axis from worst to best; one unit towards better where they are equal."""
     span = float(_on_axis(axis, axis.best) - _on_axis(axis, axis.worst))
-    return span if span != 0 else 1.0
+    return span if span != 0 else 1.0 if axis.maximise else -1.0
 
 
 def restore_axes(stored: Mapping[str, object]) -> Axes:

@@ -87,7 +87,13 @@ class MoboController:
         self._design = initial_design(problem, n_initial, design_rng)
         self._root = int(rng.integers(2**62))
         self._grey = options.model == "grey" or (options.model == "auto" and bool(problem.exact_columns))
-        closed = options.acquisition == "closed" or (options.acquisition == "auto" and options.q == 1)
+        single = len(problem.objectives) == 1
+        if single and options.acquisition == "qlognehvi":
+            raise ConfigError("controller.acquisition=qlognehvi needs two or more objectives; use closed or auto")
+        shares = {"quality", "worst_slice"} & {m.base for m in problem.objectives}
+        if options.quality_axis == "logit" and not shares:
+            raise ConfigError("controller.quality_axis=logit needs quality among the objectives; use linear")
+        closed = options.acquisition == "closed" or (options.acquisition == "auto" and (options.q == 1 or single))
         self._acquisition: Literal["closed", "qlognehvi"] = "closed" if closed else "qlognehvi"
         self._outputs = make_outputs(problem, axes, grey=self._grey, logit_quality=options.quality_axis == "logit")
         self._told: list[Evaluation] = []
@@ -164,7 +170,7 @@ class MoboController:
             from toolkit.search.monte_carlo import suggest_by_sampling
 
             surrogate = self._surrogate(data, rng)
-            batch = suggest_by_sampling(self._problem, surrogate, data, self._seen, q, rng)
+            batch = suggest_by_sampling(self._problem, surrogate, self._seen, q, rng)
         self._exhausted = len(batch) < q
         return batch
 

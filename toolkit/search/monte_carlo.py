@@ -18,7 +18,7 @@ import numpy as np
 
 from simulators.errors import MissingDependencyError
 from simulators.outcomes import FloatArray
-from toolkit.problem import Evaluation, Problem
+from toolkit.problem import Problem
 from toolkit.search.candidates import propose
 from toolkit.search.design import Seen
 from toolkit.search.gaussian_process import GaussianProcess
@@ -45,14 +45,13 @@ def _modules() -> tuple[Any, Any, Any]:
 
 
 def suggest_by_sampling(
-    problem: Problem, surrogate: Surrogate, data: Evaluation, seen: Seen, q: int, rng: np.random.Generator
+    problem: Problem, surrogate: Surrogate, seen: Seen, q: int, rng: np.random.Generator
 ) -> FloatArray:
     """`<= q x p` realised vectors, chosen one after the other with the earlier ones pending.
 
     Args:
         problem: The problem.
         surrogate: Fitted beliefs.
-        data: Successful evaluations, the baseline of the noisy hypervolume improvement.
         seen: Vectors not to be proposed.
         q: Batch size.
         rng: Source of samples and candidates.

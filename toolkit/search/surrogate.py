@@ -78,7 +78,11 @@ class Outputs:
 def make_outputs(problem: Problem, axes: Axes, *, grey: bool, logit_quality: bool) -> Outputs:
     """The outputs of a problem on model axes: log10 cost and latency, quality as it is or as a logit."""
     objectives, reference = [], []
-    bounds = {c.metric.column: c for c in problem.constraints}
+    bounds: dict[str, Constraint] = {}
+    for c in problem.constraints:
+        known = bounds.setdefault(c.metric.column, c)
+        tighter = c.limit > known.limit if c.metric.maximise else c.limit < known.limit
+        bounds[c.metric.column] = c if tighter else known
     for j, (metric, axis) in enumerate(zip(problem.objectives, axes.axes, strict=True)):
         modelled = dataclasses.replace(axis, logit=logit_quality and metric.base in {"quality", "worst_slice"})
         bound = bounds.pop(metric.column, None)
@@ -129,7 +133,7 @@ class Surrogate:
     """
 
     def __init__(self, problem: Problem, outputs: Outputs, data: Evaluation, *, grey: bool, fit: Fit) -> None:
-        self._problem, self.outputs, self._data, self._grey = problem, outputs, data, grey
+        self._problem, self.outputs, self._params, self._grey = problem, outputs, data.params, grey
         self._all = (*outputs.objectives, *outputs.constraints)
         self.X: FloatArray = problem.space.encode(data.params)
         columns = data.columns
@@ -177,10 +181,14 @@ class Surrogate:
         return Belief(mean=mean[:, :m], sd=sd[:, :m], slack_mean=mean[:, m:], slack_sd=sd[:, m:])
 
     def believe(self, X: FloatArray, params: FloatArray) -> Surrogate:
-        """With pending points (`X: r x d`) taken to turn out at their means, so that beliefs near them get surer."""
+        """With pending points (`X: r x d`) taken to turn out at their means: surer there, and their gain is gone."""
         other = copy.copy(self)
         belief = self.predict(X, params)
-        residual = np.concatenate([belief.mean, belief.slack_mean], axis=1) - self.prior(params)
+        mean = np.concatenate([belief.mean, belief.slack_mean], axis=1)
+        residual = mean - self.prior(params)
+        other.X = np.concatenate([self.X, X])
+        other._params = np.concatenate([self._params, params])
+        other.observed = np.concatenate([self.observed, mean])
         other.processes = [
             None if process is None else process.condition_on(X, residual[:, i])
             for i, process in enumerate(self.processes)
@@ -191,7 +199,7 @@ class Surrogate:
         """Coordinates of all evaluations, as observed or as the model believes, and which are feasible."""
         mean = self.observed
         if smoothed:
-            belief = self.predict(self.X, self._data.params)
+            belief = self.predict(self.X, self._params)
             mean = np.concatenate([belief.mean, belief.slack_mean], axis=1)
         return mean, np.asarray((mean >= self.outputs.thresholds).all(axis=1))
 

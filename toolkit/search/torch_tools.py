@@ -78,6 +78,13 @@ class BotorchController(BaselineController):
         self._data: list[Evaluation] = []
         self.n_replaced = 0
 
+    @property
+    def exactness(self) -> str:
+        """What was replaced is told too."""
+        said = super().exactness
+        replaced = f"; {self.n_replaced} proposals were known vectors and gave way to random ones"
+        return said + (replaced if self.n_replaced else "")
+
     def tell(self, evaluation: Evaluation) -> None:
         """Remember it; models are fitted when the next candidate is asked for."""
         self._data.append(evaluation)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from simulators.outcomes import FloatArray
-from toolkit.pareto.axes import Axes, Axis
+from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem
 from toolkit.search.torch_tools import AcquisitionSettings, BotorchController, tensor
 
@@ -58,13 +58,5 @@ class TutorialController(BotorchController):
 
 def natural_reference(axes: Axes) -> FloatArray:
     """`m` objectives, maximised, in natural units, that `axes.scale` maps to the reference point."""
-    return np.array([_natural(axis, at) for axis, at in zip(axes.axes, axes.reference, strict=True)])
-
-
-def _natural(axis: Axis, at: float) -> float:
-    """Inverse of one axis, with the sign of `Y`."""
-    ends = np.array([axis.worst, axis.best])
-    worst, best = np.log10(ends) if axis.log else ends
-    along = worst + at * ((best - worst) or 1.0)
-    natural = 10.0**along if axis.log else along
-    return float(natural if axis.maximise else -natural)
+    natural = [axes.natural(j, -axes.margin) for j in range(len(axes.axes))]
+    return np.array([value if a.maximise else -value for value, a in zip(natural, axes.axes, strict=True)])

@@ -32,6 +32,7 @@ _SECRET_WORDS |= {
     "authtoken",
     "accesstoken",
 }
+_TOKEN_SETTINGS = {"tokenCount", "token_thresholds", "token_simple", "token_complex"}  # of LiteLLM's score: no secrets
 _TEXT_WORDS = {"prompt", "message", "content", "completion", "question", "answer", "example", "text"}
 _HASH_WORDS = {"commit", "hash", "sha", "digest", "revision"}
 _LONGEST_TEXT = 300
@@ -159,14 +160,15 @@ def _clean(value: Any, key: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
     number = isinstance(value, int | float)
-    if stems & _SECRET_WORDS and not (number and words & {"tokens", "keys"}):
+    counts = bool(words & {"tokens", "keys"}) or key in _TOKEN_SETTINGS
+    if stems & _SECRET_WORDS and not (counts and (number or key in _TOKEN_SETTINGS)):
         return "<redacted>"
     if number:
         return value if math.isfinite(value) else None
-    if stems & _TEXT_WORDS:
-        return "<text>"
     if isinstance(value, Mapping):
         return redact(value)
+    if stems & _TEXT_WORDS:
+        return "<text>"
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(part, key) for part in value]
     return (

@@ -257,7 +257,7 @@ class _Stopwatch:
 
 
 def reference_points(settings: RaceSettings, name: str) -> FloatArray:
-    """`R x m` coordinates of feasible points: an exact grid of a space that can be enumerated, else a long NSGA-II run."""
+    """`R x m` coordinates of feasible points: an exact grid where the space can be enumerated, else by NSGA-II."""
     posed = pose(settings, name)
     found = []
     size = settings.reference // (10 if posed.simulated else 1)

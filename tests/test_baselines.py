@@ -36,6 +36,7 @@ PACKAGES = {
     "tutorial": ["botorch", "gpytorch"],
 }
 WITH_TORCH = ("parego", "tutorial")
+SLOW_TORCH = [pytest.param(name, marks=pytest.mark.slow) for name in WITH_TORCH]
 
 
 def make_controller(name, problem, *, budget=None, seed=3, n_initial=None, **options):
@@ -81,7 +82,7 @@ def problem_axes(problem):
     return make_axes(problem.objectives, problem.evaluate_params(problem.corners()).columns, margin=0.1)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [*(n for n in CLASSES if n not in WITH_TORCH), *SLOW_TORCH])
 class TestBaselineContract:
     def test_opens_with_the_shared_design_and_spends_its_budget_on_distinct_vectors(self, name):
         problem = make_problem(constraints={"quality_floor": 0.5})
@@ -190,13 +191,13 @@ def test_one_objective_will_do(name):
     assert len(run(name, make_problem(objectives=("cost",)), budget=30).evaluation) == 30
 
 
-@pytest.mark.parametrize("name", WITH_TORCH)
+@pytest.mark.parametrize("name", SLOW_TORCH)
 def test_one_objective_is_refused_where_it_makes_no_sense(name):
     with pytest.raises(ConfigError, match=f"controller={name} weighs two or more objectives; got .'cost_usd'."):
         make_controller(name, make_problem(objectives=("cost",)))
 
 
-@pytest.mark.parametrize("name", WITH_TORCH)
+@pytest.mark.parametrize("name", SLOW_TORCH)
 def test_only_the_botorch_searchers_take_a_journal_as_it_is_and_only_their_own(name):
     problem = make_problem()
     whole = run(name, problem)
@@ -284,6 +285,7 @@ def hypervolume(name, *, budget, seed, floor=None, **options):
     return moocore.hypervolume(coordinates, ref=problem.axes.reference, maximise=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("floor", [None, 0.8])
 @pytest.mark.parametrize(("name", "budget"), [("nsga2", 300), ("tpe", 80)])
 def test_learners_beat_chance_on_a_smooth_problem(name, budget, floor):
@@ -292,7 +294,7 @@ def test_learners_beat_chance_on_a_smooth_problem(name, budget, floor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WITH_TORCH)
+@pytest.mark.parametrize("name", SLOW_TORCH)
 def test_models_beat_four_times_the_chance_on_a_smooth_problem(name):
     settings = dataclasses.replace(QUICK, mc_samples=16, num_restarts=2, raw_samples=32, maxiter=20)
     volume = hypervolume(name, budget=15, seed=0, floor=0.8, settings=settings)

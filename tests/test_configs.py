@@ -31,7 +31,13 @@ def test_every_config_is_reached_by_a_command():
 
 @pytest.mark.parametrize("scenario", sorted(p.stem for p in (CONF / "scenario").glob("*.yaml")))
 @pytest.mark.parametrize("policy", sorted(p.stem for p in (CONF / "policy").glob("*.yaml")))
-@pytest.mark.parametrize("controller", sorted(p.stem for p in (CONF / "controller").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "controller",
+    [
+        pytest.param(p.stem, marks=pytest.mark.slow) if p.stem in {"parego", "tutorial"} else p.stem
+        for p in sorted((CONF / "controller").glob("*.yaml"))
+    ],
+)
 def test_every_scenario_policy_and_controller_runs(scenario, policy, controller, tmp_path):
     package = {"nsga2": "pymoo", "tpe": "optuna", "parego": "botorch", "tutorial": "botorch"}.get(controller)
     if package is not None:
@@ -67,7 +73,9 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("choice", GROUPS)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(c, marks=pytest.mark.slow) if c == "tracking/wandb" else c for c in GROUPS]
+)
 def test_every_space_world_and_tracker_runs(choice, tmp_path):
     for package in ("litellm", "wandb"):
         if package in choice:

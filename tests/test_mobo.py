@@ -171,6 +171,7 @@ class TestSurrogate:
 
 
 class TestSearch:
+    @pytest.mark.slow
     @pytest.mark.parametrize("model", ["grey", "gp"])
     def test_beats_a_random_search(self, model):
         problem = synthetic()
@@ -184,6 +185,7 @@ class TestSearch:
         theirs = [found(make_searcher("random", problem, axes=axes, budget=40, seed=s)) for s in range(3)]
         assert np.median(ours) > 1.1 * np.median(theirs)
 
+    @pytest.mark.slow
     def test_comes_near_full_enumeration_on_an_enumerable_problem(self):
         problem = make_problem(n=300, k=4)
         axes = axes_of(problem)

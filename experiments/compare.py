@@ -358,7 +358,7 @@ def _track(tracker: Tracker, found: dict[str, Any], pictures: dict[str, bytes], 
 
 def show_compare(result: dict[str, Any]) -> None:
     """Print the runs, what follows and where the report is."""
-    header = ("run", "controller", "seed", "evaluations", "hypervolume", "regret", "evaluations to 95 %")
+    header = ("run", "controller", "seed", "evaluations", "hypervolume", "regret", "to 95 %", "validation")
     rows = [
         (
             run["run"],
@@ -367,11 +367,26 @@ def show_compare(result: dict[str, Any]) -> None:
             str(run["evaluations"]),
             f"{run['hypervolume']:.4f}",
             f"{round(run['regret'], 4) + 0.0:.4f}",
-            "not reached" if run["evaluations_to_95"] is None else str(run["evaluations_to_95"]),
+            _to_95(run),
+            _on_validation(run),
         )
         for run in result["runs"]
     ]
-    print_rows("compare (hypervolume above the common reference point; more is better)", rows, header)
+    print_rows("compare (hypervolume on the tune split above the common reference point; more is better)", rows, header)
     for line in (*result["notes"], *result["sentences"]):
         print(f"- {line}")
     print(f"\nReport: {result['report']}")
+
+
+def _to_95(run: dict[str, Any]) -> str:
+    """Evaluations from which on the efficiency stays at 95 %; an enumeration has no such course."""
+    if str(run["controller"]).startswith("exact"):
+        return "–"
+    return "not reached" if run["evaluations_to_95"] is None else str(run["evaluations_to_95"])
+
+
+def _on_validation(run: dict[str, Any]) -> str:
+    """The chosen point on new queries."""
+    quality, cost = run.get("validation_quality"), run.get("validation_cost_usd")
+    shown = "" if quality is None else f"quality {quality:.4f}"
+    return shown if cost is None else f"{shown}, {1000 * cost:.4g} USD / 1,000"

@@ -116,6 +116,7 @@ routefront race data_dir=DIR output=DIR [problems=[...]] [only=[...]] [budget=20
 
 Every searcher on the same problems, from the same initial designs: efficiency against evaluations, evaluations to
 95 %, seconds per suggestion. Writes summary.json, summary.md and race.png; cells that are done are kept.
+The whole takes hours on two cores (the tutorial alone more than one); a part, such as the two problems below, minutes.
   data_dir=DIR                folder with outcomes/paretobandit_queries.parquet and the like
   problems=[hybrid_api_queue,synthetic]   those two need no data; others: paretobandit, bfcl, litellm_weights
   only=[mobo_grey,tpe]        some of the searchers

@@ -244,6 +244,9 @@ def _explain(command: str, arguments: Arguments, message: str) -> str:
         names = [option for option in _leaves(compose(config_name=command, overrides=groups)) if option != name]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
+    group, _, leaf = name.partition(".")
+    if leaf and group in _GROUPS and not (near and near[0].startswith(f"{group}.")):
+        hint = f" with the chosen {group}; another choice of {group}=... may have it"
     return f"there is no option {name!r} here{hint} (routefront {command} --help, or --cfg job for all)"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.console import progress
+from experiments.console import busy, progress
 from experiments.controllers import controller_settings
 from experiments.files import write_json
 from experiments.loading import load_data, make_controller, required
@@ -81,6 +81,9 @@ def run_race(settings: RaceSettings, *, quiet: bool = False) -> dict[str, Any]:
 
     output = Path(required(settings.output, "output"))
     _check(settings)
+    with busy("Reading the problems", quiet=quiet):
+        for name in settings.problems:
+            pose(settings, name)
     _claim(settings, output)
     cells = [cell for cell in plan(settings) if not _done(cell, output)]
     with progress("race", quiet=quiet) as update:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.console import print_rows, say
+from experiments.console import print_rows
 from experiments.files import write_bytes, write_json, write_text
 from experiments.race import Posed, pose, reference_points
 from experiments.race_settings import RaceSettings
@@ -43,7 +43,8 @@ def summarise(settings: RaceSettings, output: Path, *, quiet: bool) -> dict[str,
     """Tables and figure of all finished cells; written below `output` and returned."""
     from toolkit.report.race_figure import race_figure
 
-    found: dict[str, Any] = {"target": settings.target, "levels": settings.levels, "problems": {}}
+    levels = [n for n in settings.levels if n <= settings.budget]
+    found: dict[str, Any] = {"target": settings.target, "levels": levels, "problems": {}}
     curves: dict[str, dict[str, list[FloatArray]]] = {}
     for name in settings.problems:
         posed = pose(settings, name)
@@ -63,7 +64,6 @@ def summarise(settings: RaceSettings, output: Path, *, quiet: bool) -> dict[str,
     write_json(output / "summary.json", found)
     write_bytes(output / "race.png", race_figure(curves, target=settings.target))
     write_text(output / "summary.md", as_markdown(found))
-    say(f"Wrote {output / 'summary.json'}, summary.md and race.png.", quiet=quiet)
     return {"output": str(output), **found}
 
 
@@ -118,7 +118,7 @@ def _thinned(front: FloatArray) -> FloatArray:
 
 def _row(settings: RaceSettings, traces: list[FloatArray], runs: Runs) -> dict[str, Any]:
     levels = [n for n in settings.levels if n <= min(len(t) for t in traces)]
-    reached = [evaluations_to(t, settings.target) for t in traces]
+    reached = [evaluations_to(t, settings.target, for_good=True) for t in traces]
     late = np.concatenate([o[len(o) // 2 :] for o in runs.overhead_s])
     return {
         "seeds": len(traces),
@@ -186,3 +186,4 @@ def show_race(result: dict[str, Any]) -> None:
             for s, r in problem["searchers"].items()
         ]
         print_rows(f"{name} (d = {problem['d']}): efficiency, median over seeds and its 95 % interval", rows, header)
+    print(f"\nWrote {result['output']}/summary.json, summary.md and race.png.")

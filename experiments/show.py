@@ -112,10 +112,16 @@ def sweep_jobs(out: Path) -> list[dict[str, Any]]:
             job["error"] = (folder / "error.txt").read_text(encoding="utf-8").strip()
         elif (folder / "run.json").is_file() and (folder / "metrics.json").is_file():
             job["status"] = json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
+            job["what"] = _what(json.loads((folder / "run.json").read_text(encoding="utf-8")))
             policy = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["policy"]
             job.update({name: policy[name] for name in ("quality", "cost_usd") if name in policy})
         jobs.append(job)
     return jobs
+
+
+def _what(info: dict[str, Any]) -> str:
+    """Controller, problem and seed of a job."""
+    return f"{info.get('controller')}, {info.get('problem')}, seed {info.get('seed')}"
 
 
 def show_sweep(out: str, jobs: list[dict[str, Any]]) -> None:
@@ -126,8 +132,9 @@ def show_sweep(out: str, jobs: list[dict[str, Any]]) -> None:
             job["status"],
             f"{job['quality']:.4f}" if "quality" in job else "",
             f"{1000 * job['cost_usd']:.4g}" if "cost_usd" in job else "",
+            job.get("what", job.get("error", "")),
             job["run"],
         )
         for job in jobs
     ]
-    print_rows(f"sweep {out}", rows, ("job", "status", "quality (validation)", "USD / 1,000", "folder"))
+    print_rows(f"sweep {out}", rows, ("job", "status", "quality (validation)", "USD / 1,000", "what", "folder"))

@@ -215,6 +215,10 @@ def _search_notes(settings: TuneSettings, prepared: Prepared, result: SearchResu
                 "This problem can be enumerated, exactly and in about a second, with controller=exact: "
                 "a search is unnecessary here."
             )
+    if result.n_replayed:
+        notes.append(f"Resumed: {result.n_replayed:,} evaluations were taken from the journal.")
+    if settings.tracking.kind == "wandb":
+        notes.append("W&B: the run is recorded in wandb/ of the run folder; wandb sync uploads an offline one.")
     if prepared.problem.world is not None:
         notes.append(
             "Latencies include waits: Poisson arrivals at "

@@ -89,6 +89,10 @@ def _run_notes(comparison: Comparison) -> list[str]:
         notes.append(f"The runs searched under different constraints ({'; '.join(texts)}): their fronts show it.")
     if empty := [run.name for run in runs if len(run.usable) == 0]:
         notes.append(f"Nothing feasible was found by {', '.join(empty)}.")
+    notes.append(
+        "Evaluations to 95 %: those from which on the efficiency stays there. It may touch 95 % early and fall, "
+        "because the best n points that it is measured against grow with n."
+    )
     if any(run.controller == "exact" for run in runs):
         notes.append("An exact run enumerates in a fixed order: its course and its evaluations to 95 % mean nothing.")
     else:

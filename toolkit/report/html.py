@@ -302,7 +302,7 @@ def _small_slices(evidence: Evidence) -> list[str]:
 
 
 def _provenance_section(record: RunRecord) -> list[str]:
-    evaluations = f"{record.n_evaluations:,} in {record.seconds:.3g} s, of which {record.n_failed:,} failed"
+    evaluations = f"{record.n_evaluations:,}, evaluated in {record.seconds:.3g} s; {record.n_failed:,} failed"
     queries = f"{record.n_tune:,} to tune, {record.n_validate:,} to validate, {record.n_dropped:,} dropped"
     entries: list[tuple[str, Sequence[str]]] = [
         ("Data", [record.source]),

@@ -62,7 +62,8 @@ def _draw(panel: Panel, name: str, searchers: Mapping[str, Sequence[FloatArray]]
     ticks = [5, 10, 20, 40, 100, 200]
     panel.set_xticks(ticks, [str(t) for t in ticks])
     panel.minorticks_off()
-    panel.set_ylim(0.0, 1.03)
+    lowest = float(panel.dataLim.y0)
+    panel.set_ylim(max(0.0, min(lowest - 0.06, 0.9)), 1.02)
     panel.set_title(name, fontsize=10.5)
     panel.set_xlabel("evaluations")
     panel.set_ylabel("efficiency")

@@ -147,7 +147,8 @@ def start_wandb(
     module = _import_wandb()
     environment = _Environment(directory.absolute() / "wandb")
     chosen = _mode(mode)
-    try:
+    with contextlib.ExitStack() as undo:  # whatever goes wrong, the environment is put back
+        undo.callback(environment.restore)
         with _one_line(module, _REMEDY if chosen == "online" else _GO_WITHOUT):
             directory.mkdir(parents=True, exist_ok=True)
             if chosen == "online":
@@ -170,9 +171,7 @@ def start_wandb(
                 )
             run.define_metric("evaluation", hidden=True)
             run.define_metric("search/*", step_metric="evaluation")
-    except BaseException:
-        environment.restore()
-        raise
+        undo.pop_all()
     return WandbTracker(run, module, environment)
 
 

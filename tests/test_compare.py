@@ -401,6 +401,7 @@ class TestOutput:
         assert seen[3] == ("comparison", [True])  # comparison.json alone: pictures and page are not uploaded as files
 
 
+@pytest.mark.slow
 class TestPictures:
     @pytest.mark.parametrize(
         "axes", [(QUALITY,), (QUALITY, SLICE), (COST, QUALITY, LATENCY), (COST, QUALITY, LATENCY, SLICE)]

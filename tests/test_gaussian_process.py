@@ -36,6 +36,7 @@ def posterior(gp, Xs):
     return gp.y_mean + gp.y_scale * mean, gp.y_scale * np.sqrt(variance)
 
 
+@pytest.mark.slow
 class TestAgainstBoTorch:
     """BoTorch's `SingleTaskGP` is the reference; only this class needs it."""
 

@@ -103,6 +103,7 @@ def test_study_refuses_what_it_would_ignore(option, tmp_path):
     assert code == 2 and "study" in err
 
 
+@pytest.mark.slow
 def test_a_sweep_can_be_rerun_after_a_failed_job_and_keeps_to_its_folder(tmp_path):
     words = ("tune", "-m", "constraints.quality_floor=0.5,0.9999", "data.n_queries=200", "out=sweep")
     for _ in range(2):

@@ -194,6 +194,7 @@ class TestSearch:
         ratio = hypervolume(axes.scale(ours.Y), axes.reference) / hypervolume(axes.scale(exact.Y), axes.reference)
         assert ratio > 0.95
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("model", ["grey", "gp"])
     def test_finds_the_feasible_region_from_none(self, model):
         problem = make_problem(n=200, k=4, constraints={"quality_floor": 0.78, "cost_ceiling_usd": 1e-3})

@@ -296,6 +296,7 @@ def test_rows_in_any_order_give_the_same_table(tmp_path: Path) -> None:
     assert_same_table(a, read_recording(*write(tmp_path / "b", queries, mixed), None).table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_column_that_fills_late_in_a_large_file_is_read(tmp_path: Path, suffix: str) -> None:
     """Readers infer types from the first block (1 MiB): whole numbers and blanks there say nothing about the rest."""

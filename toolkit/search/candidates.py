@@ -15,7 +15,7 @@ from scipy.stats import qmc
 
 from simulators.outcomes import FloatArray
 from toolkit.problem import Problem
-from toolkit.search.design import Seen
+from toolkit.search.design import Seen, uniform_unseen
 
 _SPREAD = 256
 _AROUND = 256
@@ -63,7 +63,7 @@ def propose(
         if len(pool.X):
             pool.add(_neighbours(pool.best_X(_STARTS), step, _PER_STEP, rng))
     if len(pool.X) == 0:
-        rows = random_unseen(problem, seen, 1, rng)
+        rows = uniform_unseen(problem, seen, 1, rng)
         return rows[0] if len(rows) else None
     return np.asarray(pool.params[int(np.argmax(pool.value))])
 
@@ -128,16 +128,3 @@ def _climb(acquisition: Acquisition, starts: FloatArray) -> FloatArray:
         negative, starts.ravel(), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": _MOST_ITERATIONS}
     )
     return np.asarray(np.clip(found.x, 0.0, 1.0).reshape(shape))
-
-
-def random_unseen(problem: Problem, seen: Seen, n: int, rng: np.random.Generator) -> FloatArray:
-    """`<= n x p` uniform vectors that were not evaluated yet; fewer where the space holds no more."""
-    known = Seen(seen)
-    rows: list[FloatArray] = []
-    for _ in range(50):
-        for row in problem.space.decode(rng.random((max(64, n), problem.space.dim))):
-            if len(rows) < n and known.add(row):
-                rows.append(row)
-        if len(rows) == n:
-            break
-    return np.array(rows).reshape(len(rows), len(problem.parameter_names))

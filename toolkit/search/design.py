@@ -11,6 +11,13 @@ from simulators.outcomes import FloatArray
 from toolkit.problem import Problem
 
 _BLOCK = 64
+_SMALLEST_DRAW = 16
+_DRAWS = 50
+
+
+def vector_key(row: FloatArray) -> bytes:
+    """What tells realised vectors apart; 0.0 and -0.0 are one number."""
+    return (np.ascontiguousarray(row, dtype=np.float64) + 0.0).tobytes()
 
 
 class Seen:
@@ -25,14 +32,14 @@ class Seen:
 
     def add(self, row: FloatArray) -> bool:
         """Whether `row: p` is new; it is known from now on."""
-        key = (np.ascontiguousarray(row, dtype=np.float64) + 0.0).tobytes()
+        key = vector_key(row)
         new = key not in self._known
         self._known.add(key)
         return new
 
     def new_rows(self, params: FloatArray) -> list[int]:
         """Rows of `params: n x p` that are not known yet, each vector once; nothing is added."""
-        keys = [row.tobytes() for row in np.ascontiguousarray(params, dtype=np.float64) + 0.0]
+        keys = [vector_key(row) for row in params]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         return sorted(i for key, i in first.items() if key not in self._known)
 
@@ -59,3 +66,15 @@ def initial_design(problem: Problem, n: int, rng: np.random.Generator) -> FloatA
         if len(rows) == n or tried > 50 * n + _BLOCK:
             break
     return np.stack(rows)
+
+
+def uniform_unseen(problem: Problem, seen: Seen, n: int, rng: np.random.Generator) -> FloatArray:
+    """`<= n x p` distinct realised vectors, uniform in the cube and not seen; fewer where many draws hit no more."""
+    found = np.empty((0, len(problem.parameter_names)))
+    for _ in range(_DRAWS):
+        drawn = problem.space.decode(rng.random((max(n, _SMALLEST_DRAW), problem.space.dim)))
+        found = np.concatenate([found, drawn])
+        found = found[seen.new_rows(found)][:n]
+        if len(found) == n:
+            break
+    return found

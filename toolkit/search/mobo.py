@@ -27,8 +27,8 @@ from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem, concatenate
-from toolkit.search.candidates import propose, random_unseen
-from toolkit.search.design import Seen, default_initial, initial_design
+from toolkit.search.candidates import propose
+from toolkit.search.design import Seen, default_initial, initial_design, uniform_unseen
 from toolkit.search.ehvi import log_ehvi, log_ehvi_with_gradient, non_dominated_boxes
 from toolkit.search.gaussian_process import GaussianProcess, fit_gp
 from toolkit.search.surrogate import Surrogate, make_outputs
@@ -163,7 +163,7 @@ class MoboController:
         data = everything.take(np.flatnonzero(everything.ok))
         batch = np.empty((0, len(self._problem.parameter_names)))
         if len(data) < 2:
-            batch = random_unseen(self._problem, self._seen, q, rng)
+            batch = uniform_unseen(self._problem, self._seen, q, rng)
         elif self._acquisition == "closed":
             batch = self._closed(data, q, rng)
         else:

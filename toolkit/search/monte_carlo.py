@@ -16,32 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from simulators.errors import MissingDependencyError
 from simulators.outcomes import FloatArray
 from toolkit.problem import Problem
 from toolkit.search.candidates import propose
 from toolkit.search.design import Seen
 from toolkit.search.gaussian_process import GaussianProcess
 from toolkit.search.surrogate import Surrogate
-from toolkit.search.torch_tools import isolated
+from toolkit.search.torch_tools import botorch_modules, isolated
 
 _SAMPLES = 64
 _CHUNK = 32
-
-
-def _modules() -> tuple[Any, Any, Any]:
-    """torch, botorch and gpytorch."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import botorch
-            import gpytorch
-            import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"this needs {error.name}, which is not installed: pip install 'routefront[search]'"
-        ) from error
-    return torch, botorch, gpytorch
 
 
 def suggest_by_sampling(
@@ -56,7 +40,7 @@ def suggest_by_sampling(
         q: Batch size.
         rng: Source of samples and candidates.
     """
-    torch, _, _ = _modules()
+    torch, _, _ = botorch_modules("controller=mobo with these options")
     batch: list[FloatArray] = []
     pending, seed = Seen(seen), int(rng.integers(2**31))
     with isolated(seed):
@@ -77,7 +61,7 @@ class _Sampled:
     differentiable = False
 
     def __init__(self, problem: Problem, surrogate: Surrogate, seed: int) -> None:
-        torch, _, _ = _modules()
+        torch, _, _ = botorch_modules("controller=mobo with these options")
         from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
         from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
         from botorch.models import ModelList, ModelListGP
@@ -125,7 +109,7 @@ def _breach(i: int, threshold: float) -> Callable[[Any], Any]:
 
 def _model(problem: Problem, surrogate: Surrogate, i: int) -> Any:
     """Output i as a BoTorch model in coordinates: deterministic, or a process at our hyper-parameters."""
-    torch, _, _ = _modules()
+    torch, _, _ = botorch_modules("controller=mobo with these options")
     process = surrogate.processes[i]
     if process is None:
         from botorch.models.deterministic import GenericDeterministicModel
@@ -140,7 +124,7 @@ def _model(problem: Problem, surrogate: Surrogate, i: int) -> Any:
 
 def _prior(problem: Problem, surrogate: Surrogate, i: int, X: Any) -> Any:
     """Known or approximate coordinates of output i at a tensor `... x d`."""
-    torch, _, _ = _modules()
+    torch, _, _ = botorch_modules("controller=mobo with these options")
     flat = X.detach().reshape(-1, X.shape[-1]).numpy()
     unique, index = np.unique(flat, axis=0, return_inverse=True)
     found = surrogate.prior(problem.space.decode(unique))[index.ravel(), i]
@@ -149,7 +133,7 @@ def _prior(problem: Problem, surrogate: Surrogate, i: int, X: Any) -> Any:
 
 def _single_task(process: GaussianProcess, y: Any, prior: Callable[[Any], Any]) -> Any:
     """A SingleTaskGP in coordinates that equals our process plus its prior mean."""
-    torch, _, gpytorch = _modules()
+    torch, _, gpytorch = botorch_modules("controller=mobo with these options")
     from botorch.models import SingleTaskGP
 
     offset = process.y_mean + process.y_scale * process.constant
@@ -180,7 +164,7 @@ def fit_by_botorch(X: FloatArray, y: FloatArray) -> GaussianProcess:
         X: `n x d` in the unit cube.
         y: `n` targets.
     """
-    torch, botorch, gpytorch = _modules()
+    torch, botorch, gpytorch = botorch_modules("controller=mobo with these options")
     from botorch.models import SingleTaskGP
     from botorch.models.transforms import Standardize
 

@@ -19,6 +19,7 @@ from simulators.errors import ConfigError, MissingDependencyError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem
+from toolkit.search.design import uniform_unseen
 from toolkit.search.random import BaselineController, Ledger
 
 _GENERATIONS_WITHOUT_NEWS = 20
@@ -73,7 +74,7 @@ class Nsga2Controller(BaselineController):
             if rows:
                 return np.asarray(self._realised[rows[:left]])
             self._tell_offspring()
-        self._realised = self._uniform(min(self._population, left), self._rng)
+        self._realised = uniform_unseen(self._problem, self._seen, min(self._population, left), self._rng)
         self._offspring = self._problem.space.encode(self._realised)
         return self._realised
 

@@ -21,12 +21,9 @@ from typing import Any
 import numpy as np
 
 from simulators.outcomes import FloatArray
-from toolkit.pareto.axes import Axes
-from toolkit.problem import Evaluation, Problem
+from toolkit.problem import Evaluation
 from toolkit.search.random import finite_coordinates
 from toolkit.search.torch_tools import AcquisitionSettings, BotorchController
-
-SETTINGS = AcquisitionSettings(mc_samples=64, num_restarts=4, raw_samples=64, maxiter=50, batch_limit=4)
 
 
 class ParegoController(BotorchController):
@@ -36,22 +33,8 @@ class ParegoController(BotorchController):
     """
 
     name = "parego"
+    default_settings = AcquisitionSettings(mc_samples=64, num_restarts=4, raw_samples=64, maxiter=50, batch_limit=4)
     kind = "a ParEGO search"
-
-    def __init__(
-        self,
-        problem: Problem,
-        *,
-        budget: int,
-        n_initial: int | None,
-        design_rng: np.random.Generator,
-        rng: np.random.Generator,
-        axes: Axes,
-        settings: AcquisitionSettings = SETTINGS,
-    ) -> None:
-        super().__init__(
-            problem, budget=budget, n_initial=n_initial, design_rng=design_rng, rng=rng, axes=axes, settings=settings
-        )
 
     def _outcomes(self, data: Evaluation) -> FloatArray:
         size = np.sqrt((data.slack**2).mean(axis=0))

@@ -14,11 +14,9 @@ from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem
-from toolkit.search.design import Seen, default_initial, initial_design
+from toolkit.search.design import Seen, default_initial, initial_design, uniform_unseen, vector_key
 
 _BATCH = 64
-_SMALLEST_BLOCK = 16
-_BLOCKS = 50
 _FAR = 10.0
 
 
@@ -89,17 +87,6 @@ class BaselineController(ABC):
     def _propose(self, left: int) -> FloatArray:
         """`<= left x p` realised vectors that are distinct and not seen before; none ends the search."""
 
-    def _uniform(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """`<= n x p` such vectors, uniform in the cube; fewer where many draws hit no more."""
-        found = np.empty((0, len(self._problem.parameter_names)))
-        for _ in range(_BLOCKS):
-            drawn = self._problem.space.decode(rng.random((max(n, _SMALLEST_BLOCK), self._problem.space.dim)))
-            found = np.concatenate([found, drawn])
-            found = found[self._seen.new_rows(found)][:n]
-            if len(found) == n:
-                break
-        return found
-
 
 class RandomController(BaselineController):
     """Uniform points of the cube."""
@@ -111,7 +98,7 @@ class RandomController(BaselineController):
         """Chance learns nothing."""
 
     def _propose(self, left: int) -> FloatArray:
-        return self._uniform(min(_BATCH, left), self._rng)
+        return uniform_unseen(self._problem, self._seen, min(_BATCH, left), self._rng)
 
 
 class Ledger:
@@ -129,20 +116,16 @@ class Ledger:
         coordinates = np.where(failed, np.nan, finite_coordinates(axes, evaluation.Y))
         slack = np.where(failed, np.nan, evaluation.slack)
         for i, row in enumerate(evaluation.params):
-            self._known[_key(row)] = coordinates[i], slack[i]
+            self._known[vector_key(row)] = coordinates[i], slack[i]
 
     def __contains__(self, row: FloatArray) -> bool:
-        return _key(row) in self._known
+        return vector_key(row) in self._known
 
     def __getitem__(self, row: FloatArray) -> tuple[FloatArray, FloatArray]:
         """`m` coordinates and `c` slacks of `row: p`."""
-        return self._known[_key(row)]
+        return self._known[vector_key(row)]
 
 
 def finite_coordinates(axes: Axes, Y: FloatArray) -> FloatArray:
     """`n x m` scaled coordinates, cut where a cost of nothing would lie infinitely far on a log axis; NaN stays NaN."""
     return np.clip(axes.scale(Y), -_FAR, _FAR)
-
-
-def _key(row: FloatArray) -> bytes:
-    return (np.ascontiguousarray(row, dtype=np.float64) + 0.0).tobytes()

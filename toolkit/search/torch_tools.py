@@ -19,6 +19,7 @@ from simulators.errors import ConfigError, MissingDependencyError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem, concatenate
+from toolkit.search.design import uniform_unseen
 from toolkit.search.random import BaselineController
 
 _FEWEST_TO_FIT = 2
@@ -50,12 +51,15 @@ class BotorchController(BaselineController):
 
     Args:
         axes: Scales of the objectives and the reference point.
-        settings: Effort per proposal.
+        settings: Effort per proposal; None takes `default_settings`.
 
     Attributes:
+        default_settings: Effort per proposal of this searcher.
         n_replaced: Proposals of this session that were replaced by a random point, because the vector was known
             already or the models could not be fitted.
     """
+
+    default_settings: AcquisitionSettings
 
     def __init__(
         self,
@@ -66,14 +70,14 @@ class BotorchController(BaselineController):
         design_rng: np.random.Generator,
         rng: np.random.Generator,
         axes: Axes,
-        settings: AcquisitionSettings,
+        settings: AcquisitionSettings | None = None,
     ) -> None:
         super().__init__(problem, budget=budget, n_initial=n_initial, design_rng=design_rng, rng=rng)
         if len(problem.objectives) < 2:
             columns = [metric.column for metric in problem.objectives]
             raise ConfigError(f"controller={self.name} weighs two or more objectives; got {columns}")
-        _require_botorch(self.name)
-        self._axes, self._settings = axes, settings
+        botorch_modules(f"controller={self.name}")
+        self._axes, self._settings = axes, settings or self.default_settings
         self._entropy = int(rng.integers(2**63))
         self._data: list[Evaluation] = []
         self.n_replaced = 0
@@ -108,7 +112,7 @@ class BotorchController(BaselineController):
         if x is not None and self._seen.new_rows(params := self._problem.space.decode(x)):
             return params
         self.n_replaced += 1
-        return self._uniform(1, np.random.default_rng(numpy_seed))
+        return uniform_unseen(self._problem, self._seen, 1, np.random.default_rng(numpy_seed))
 
     def _suggest(self, data: Evaluation, seed: int) -> FloatArray | None:
         """`1 x d` maximiser of the acquisition function; None where the models cannot be fitted."""
@@ -219,7 +223,12 @@ def _numerical_failures() -> tuple[type[Exception], ...]:
     return ModelFittingError, BotorchError, NanError, NotPSDError, torch.linalg.LinAlgError
 
 
-def _require_botorch(name: str) -> None:
+def botorch_modules(who: str) -> tuple[Any, Any, Any]:
+    """torch, botorch and gpytorch.
+
+    Raises:
+        MissingDependencyError: If one is not installed; `who` needs it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -227,7 +236,5 @@ def _require_botorch(name: str) -> None:
             import gpytorch
             import torch
     except ImportError as error:
-        raise MissingDependencyError(
-            f"controller={name} needs BoTorch ({error}); pip install 'routefront[search]'"
-        ) from error
-    del botorch, gpytorch, torch
+        raise MissingDependencyError(f"{who} needs BoTorch ({error}); pip install 'routefront[search]'") from error
+    return torch, botorch, gpytorch

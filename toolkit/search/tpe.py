@@ -19,6 +19,7 @@ from simulators.errors import MissingDependencyError
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem
+from toolkit.search.design import uniform_unseen
 from toolkit.search.random import BaselineController, Ledger
 
 _PROPOSALS_WITHOUT_NEWS = 20
@@ -67,7 +68,7 @@ class TpeController(BaselineController):
             if self._seen.new_rows(params):
                 return params
             self._add_trial(self._x[0], params[0])
-        params = self._uniform(1, self._rng)
+        params = uniform_unseen(self._problem, self._seen, 1, self._rng)
         self._x = self._problem.space.encode(params)
         return params
 

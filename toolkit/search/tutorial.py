@@ -17,32 +17,16 @@ import numpy as np
 
 from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
-from toolkit.problem import Evaluation, Problem
+from toolkit.problem import Evaluation
 from toolkit.search.torch_tools import AcquisitionSettings, BotorchController, tensor
-
-SETTINGS = AcquisitionSettings(mc_samples=128, num_restarts=10, raw_samples=512, maxiter=200, batch_limit=5)
 
 
 class TutorialController(BotorchController):
     """Noisy expected hypervolume improvement as the tutorial has it."""
 
     name = "tutorial"
+    default_settings = AcquisitionSettings(mc_samples=128, num_restarts=10, raw_samples=512, maxiter=200, batch_limit=5)
     kind = "a qLogNEHVI search in natural units"
-
-    def __init__(
-        self,
-        problem: Problem,
-        *,
-        budget: int,
-        n_initial: int | None,
-        design_rng: np.random.Generator,
-        rng: np.random.Generator,
-        axes: Axes,
-        settings: AcquisitionSettings = SETTINGS,
-    ) -> None:
-        super().__init__(
-            problem, budget=budget, n_initial=n_initial, design_rng=design_rng, rng=rng, axes=axes, settings=settings
-        )
 
     def _outcomes(self, data: Evaluation) -> FloatArray:
         return np.concatenate([data.Y, data.slack], axis=1)

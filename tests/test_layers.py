@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the world upwards; a file may import from its own layer and those above it in this list.
 LAYERS = [
     ["simulators"],
-    ["toolkit.zero_router", "toolkit.scorers", "toolkit.policies"],
+    ["toolkit.statistics", "toolkit.zero_router", "toolkit.scorers", "toolkit.policies"],
     ["toolkit.evaluation"],
     ["toolkit.dimensions", "toolkit.spaces", "toolkit.families", "toolkit.problem", "toolkit.synthetic"],
     ["toolkit.pareto"],

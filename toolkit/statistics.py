@@ -1,0 +1,170 @@
+r"""Means of bounded quantities: intervals and one-sided tests that cover where Student's do not.
+
+Scores lie in [0, 1], differences of scores in [-1, 1]; many are exactly 0 or 1, and a slice may hold 30 of them.
+Student's interval then covers far too rarely: a slice of 30 right answers has a standard error of zero. One
+pseudo-observation at each end of the range before the t interval is taken repairs that, as [AgrestiCoull1998]_ do for a
+proportion. Where at least `DISTINCT` values differ from the most common one, the sample itself shows how far values
+reach, and the pseudo-observations lie at its own smallest and largest value.
+
+Notation: n values in G groups of values that depend on each other (repeats of a prompt, turns of a session).
+
+References:
+    [AgrestiCoull1998] A. Agresti, B. A. Coull, Approximate is better than "exact" for interval estimation of binomial
+        proportions, The American Statistician 52.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from simulators.outcomes import FloatArray, IntArray
+
+DISTINCT = 30
+PSEUDO = 2
+"""Pseudo-observations in all: one at each end of the range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanEstimate:
+    """A mean, and what is needed to test it.
+
+    Attributes:
+        mean: Mean of the n values themselves.
+        centre: Mean with the pseudo-observations: the middle of the intervals.
+        error: Standard error of `centre`; NaN with fewer than two groups.
+        df: Degrees of freedom, G - 1.
+        n: Number of values.
+        low, high: Ends of the possible range; infinite where there is none.
+    """
+
+    mean: float
+    centre: float
+    error: float
+    df: int
+    n: int
+    low: float = -np.inf
+    high: float = np.inf
+
+    def lower(self, alpha: float) -> float:
+        """One-sided bound that the true mean falls below with probability alpha."""
+        return max(self.low, min(self.mean, self.centre - self._quantile(alpha) * self.error))
+
+    def upper(self, alpha: float) -> float:
+        """One-sided bound that the true mean exceeds with probability alpha."""
+        return min(self.high, max(self.mean, self.centre + self._quantile(alpha) * self.error))
+
+    def p_above(self, limit: float) -> float:
+        """p-value against "the mean is at most `limit`": small where it is shown to lie above."""
+        return self._p(self.centre - limit)
+
+    def p_below(self, limit: float) -> float:
+        """p-value against "the mean is at least `limit`": small where it is shown to lie below."""
+        return self._p(limit - self.centre)
+
+    def _p(self, distance: float) -> float:
+        if not np.isfinite(self.error):
+            return 1.0
+        if self.error == 0:
+            return 0.0 if distance > 0 else 1.0
+        return float(stats.t.sf(distance / self.error, self.df))
+
+    def _quantile(self, alpha: float) -> float:
+        return float(stats.t.isf(alpha, self.df)) if self.df > 0 else np.nan
+
+
+def estimate_mean(
+    values: FloatArray, group: IntArray | None = None, bounds: tuple[float, float] | None = None
+) -> MeanEstimate:
+    """Estimate the mean of n values.
+
+    Args:
+        values: `n`, at least one.
+        group: `n` codes of values that are not independent of each other; None if all are. The standard error is that
+            of the groups' sums of deviations, with G - 1 degrees of freedom.
+        bounds: Ends of the possible range, such as `(0, 1)`; None where there is none, as for costs.
+    """
+    n, low, high = len(values), float(values.min()), float(values.max())
+    if bounds is not None and not _shows_its_range(values):
+        low, high = bounds
+    total = n + PSEUDO
+    centre = (float(values.sum()) + low + high) / total
+    deviation = values - centre
+    if group is not None:
+        _, code = np.unique(group, return_inverse=True)
+        deviation = np.bincount(code, weights=deviation).astype(np.float64)
+    g = len(deviation)
+    squares = float((deviation**2).sum()) + (low - centre) ** 2 + (high - centre) ** 2
+    error = np.sqrt(g / (g - 1) * squares) / total if g > 1 else np.nan
+    limits = (-np.inf, np.inf) if bounds is None else bounds
+    return MeanEstimate(
+        mean=float(values.mean()), centre=centre, error=float(error), df=g - 1, n=n, low=limits[0], high=limits[1]
+    )
+
+
+def _shows_its_range(values: FloatArray) -> bool:
+    """Whether at least `DISTINCT` values differ from the most common one."""
+    if len(values) < DISTINCT:
+        return False
+    _, counts = np.unique(values, return_counts=True)
+    return bool(len(values) - counts.max() >= DISTINCT)
+
+
+def bound_from_sums(
+    n: FloatArray | IntArray, sums: FloatArray, squares: FloatArray, low: FloatArray, high: FloatArray, alpha: float
+) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper one-sided bounds of many means at once, from sums; values are taken as independent.
+
+    Args:
+        n: Number of values of each mean, at least 2.
+        sums, squares: Sums of the values and of their squares.
+        low, high: Where the pseudo-observations lie.
+        alpha: Level of each bound.
+
+    Returns:
+        Lower and upper bounds, broadcast over all arguments.
+    """
+    total = n + PSEUDO
+    centre = (sums + low + high) / total
+    variance = np.maximum((squares + low**2 + high**2) / total - centre**2, 0.0)
+    half = stats.t.isf(alpha, n - 1) * np.sqrt(n / (n - 1) * variance / total)
+    return np.asarray(centre - half), np.asarray(centre + half)
+
+
+def labels_needed(sd: float, margin: float, *, alpha: float, power: float, reach: float = 1.0) -> int:
+    """Values needed to show with probability `power` that a mean of 0 lies below `margin`, one-sided at level alpha.
+
+    Accounts for the pseudo-observations (at `-reach` and `reach`) and for Student's quantiles.
+
+    Args:
+        sd: Standard deviation of the values.
+        margin: Positive.
+        alpha: Level.
+        power: Probability of success.
+        reach: Half the range of the values, such as 1 for differences of scores.
+    """
+
+    def enough(n: int) -> bool:
+        total = n + PSEUDO
+        error = np.sqrt((n * sd**2 + 2 * reach**2) / total * n / (n - 1) / total)
+        needed = stats.t.isf(alpha, n - 1) + stats.norm.ppf(power)
+        return bool(needed * error <= margin)
+
+    low, high = 1, 2
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def resolved_margin(sd: float, n: int, *, alpha: float, power: float, reach: float = 1.0) -> float:
+    """The smallest margin that `n` values can show with probability `power` if the mean is 0; see `labels_needed`."""
+    if n < 2:
+        return np.inf
+    total = n + PSEUDO
+    error = np.sqrt((n * sd**2 + 2 * reach**2) / total * n / (n - 1) / total)
+    return float((stats.t.isf(alpha, n - 1) + stats.norm.ppf(power)) * error)

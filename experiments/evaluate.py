@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from experiments.runs import open_finished
 from experiments.settings import EvaluateSettings, QueueSettings
 from experiments.tune_output import evidence_dict, prompt_hashes
 from experiments.under_load import make_world, metrics_under_load, single_tier_p95, under_load
+from experiments.unseen import prompts_seen
 from simulators.errors import InputDataError
 from simulators.outcomes import OutcomeTable
 from simulators.seeds import spawn_rng
@@ -24,6 +24,7 @@ from toolkit.evaluation.constraints import restore_constraints
 from toolkit.evaluation.contention import QueueWorld
 from toolkit.evaluation.slices import coverage
 from toolkit.export.schema import PolicyFile
+from toolkit.scorers.eligibility import target_of
 
 
 def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     run = open_finished(settings.run)
     data = load_data(settings.data, settings.scenario, settings.seed, tiers=run.policy.tiers)
     decisions = run.decide(data.table.queries)
-    world = _world(run.policy, data.table, settings.seed)
+    world = world_of(run.policy, data.table, settings.seed)
     metrics = metrics_under_load(data.table, world, decisions.tier, data.n_dropped)
     evidence = gather_evidence(
         under_load(data.table, world, decisions.tier),
@@ -42,6 +43,8 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
         constraints=restore_constraints(run.policy.constraints),
         best_single=_best_single(run.policy),
         tier_latency_p95_s=single_tier_p95(data.table, world),
+        lanes=(run.policy.runtime_lanes(), decisions.lane),
+        target=target_of(run.scorer),
     )
     metrics["data_hash"] = data.table.data_hash
     metrics["evidence"] = evidence_dict(evidence)
@@ -61,7 +64,7 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     return metrics
 
 
-def _world(policy: PolicyFile, table: OutcomeTable, seed: int) -> QueueWorld | None:
+def world_of(policy: PolicyFile, table: OutcomeTable, seed: int) -> QueueWorld | None:
     """The contention that the policy was tuned under, on this table; None where nobody waits or times are unknown."""
     if policy.world is None or not table.has_latency:
         return None
@@ -74,12 +77,7 @@ def _world(policy: PolicyFile, table: OutcomeTable, seed: int) -> QueueWorld | N
 
 def _prompts_seen(run: Path, table: OutcomeTable) -> dict[str, int]:
     """How many distinct prompts of `table` the run's splits held."""
-    path = run / "prompts_seen.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        seen = {name: set(stored[name]) for name in ("tune", "validate")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputDataError(f"{path} is missing or damaged; run routefront tune again") from error
+    seen = prompts_seen(run)
     here = set(prompt_hashes(table)["all"])
     return {"of": len(here), **{name: len(here & hashes) for name, hashes in seen.items()}}
 

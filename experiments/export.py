@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from experiments.certify import read_evidence
 from experiments.console import say
 from experiments.files import write_json, write_text
 from experiments.loading import required
@@ -15,7 +16,7 @@ from experiments.runs import open_finished, open_policy
 from experiments.settings import ExportSettings, VerifySettings
 from simulators.errors import ConfigError, ExportError, InputDataError, MissingDependencyError
 from toolkit.export.litellm import build_config, check_config, refuse_inexpressible, tuned_settings
-from toolkit.export.provenance import MARK, provenance_lines
+from toolkit.export.provenance import MARK, certificate_line, certificate_summary, provenance_lines
 from toolkit.export.schema import PolicyFile, read_policy
 
 TARGETS = ("litellm", "json")
@@ -24,8 +25,11 @@ TARGETS = ("litellm", "json")
 def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, Any]:
     """Write the policy for one target, checked before it is written."""
     target = _target(settings.target, TARGETS)
-    _, policy = open_policy(settings.run)
+    path, policy = open_policy(settings.run)
     output = Path(required(settings.output, "output"))
+    evidence = read_evidence(path)
+    _check_verdict(evidence, path, force=settings.force)
+    policy = policy.model_copy(update={"evidence": {**policy.evidence, "certificate": certificate_summary(evidence)}})
     checked_by = "routefront's schema"
     if target == "json":
         text = policy.model_dump_json(indent=2) + "\n"
@@ -38,7 +42,28 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
         say(f"{output} existed and was replaced.", quiet=quiet)
     for missed in _missed(policy):
         say(f"Warning: on validation the policy misses {missed}.", quiet=quiet)
-    return {"output": str(output), "target": target, "checked_by": checked_by, "diff": change}
+    verdict = None if evidence is None else evidence["verdict"]
+    if verdict != "pass":
+        say(f"Warning: {certificate_line(policy)}", quiet=quiet)
+    return {"output": str(output), "target": target, "checked_by": checked_by, "verdict": verdict, "diff": change}
+
+
+def _check_verdict(evidence: dict[str, Any] | None, run: Path, *, force: bool) -> None:
+    """Refuse a policy that failed, or that nobody certified.
+
+    Raises:
+        ExportError: With what to do.
+    """
+    if force:
+        return
+    if evidence is None:
+        raise ExportError(
+            f"{run} holds no certificate of this policy: run routefront certify run={run} data.queries=F "
+            "data.outcomes=F baseline=WHAT_RUNS_TODAY first, or export all the same with force=true"
+        )
+    if evidence["verdict"] == "fail":
+        said = (evidence.get("sentences") or ["verdict fail"])[0]
+        raise ExportError(f"the policy failed its certification: {said} Export all the same with force=true")
 
 
 def _target(target: str | None, known: tuple[str, ...]) -> str:

@@ -9,6 +9,8 @@ usage: routefront COMMAND [option=value ...] [--json] [-m]
   evaluate  a finished run on other data
   route     one decision per query of a file, with score and reason
   export    the chosen policy as a gateway's own config (litellm, json)
+  certify   does the policy lose quality against a baseline, in any slice? pass, fail or undecided, on unseen data
+  power     how many labels each slice needs to show that
   verify    let the real gateway decide every prompt and compare, tier by tier
   study     tune and validate on many seeded splits: is the gain real?
   compare   fronts of several runs side by side: hypervolume, attainment, paired tests over seeds
@@ -42,17 +44,27 @@ Policy
   policy=thresholds|utility               thresholds on the score, or quality - lambda * cost per tier
   policy.confidence_floor=0.75            below it: policy.low_confidence_tier (default: the dearest)
   policy.fallback_tier=TIER               for a query without a score (default: the middle tier)
+  lane=none|confidence|eligibility|both   what goes ahead of the policy. confidence: the floor above, at 0.75.
+                                          eligibility: a learned head pins queries on which lane.tier (the dearest)
+                                          is likely to beat lane.against by more than lane.margin=0.1, whatever cost
+                                          and latency: from lane.threshold=0.5 on, or so that lane.recall=0.8 holds
   space=policy                            what is searched: the policy's own parameters (default), or
   space=confidence                        thresholds, the confidence floor and the tier below it
+  space=eligibility                       thresholds and the threshold of the lane; needs lane=eligibility or both
   space=slice_thresholds space.slices=[a,b]   thresholds per slice, where the router knows the slice
   space=litellm                           LiteLLM's seven weights, token thresholds, override and boundaries together
   world=queue world.rate_per_s=2 'world.slots={TIER: 8}'   requests wait for slots: latency under load, simulated
 Goal
-  objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS
-  constraints.quality_floor=0.9           also slice_floor, cost_ceiling_usd, mean_latency_ceiling_s, p50_ceiling_s,
-                                          p95_ceiling_s, p99_ceiling_s, and any other as
+  objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS,
+                                          worst_slice_lcb, slice_cvar:SHARE, slice_loss:TIER, slice_loss_ucb:TIER
+  constraints.quality_floor=0.9           also slice_floor, slice_floor_lcb (its lower 95 % bound), cost_ceiling_usd,
+                                          mean_latency_ceiling_s, p50_ceiling_s, p95_ceiling_s, p99_ceiling_s, and
+                                          any other as
   'constraints.bounds=["quality@SLICE >= 0.9","latency_p95@SLICE <= 2.5","share_over:5 <= 0.01"]'
+  'constraints.bounds=["slice_cvar:0.3 >= 0.85","slice_loss:TIER <= 0.02","slice_loss_ucb:TIER <= 0.05"]'
+                                          the worst 30 % of the traffic by slice; loss to a single tier in any slice
   choose=auto|knee|max_quality|min_cost   auto: min_cost under a floor, max_quality under ceilings, else knee
+  choose=certified alpha=0.05             the cheapest point shown on the validation split to keep every constraint
 Search
   controller=exact                        enumerate; controller.boundaries=auto|all|N, controller.max_evaluations=N
   controller=mobo budget=256              Bayesian optimisation, for spaces that cannot be enumerated and for load:
@@ -94,6 +106,29 @@ routefront verify run=DIR target=litellm queries=F [config=FILE]: the real gatew
 
   config=FILE                 an exported file; without it, what export would write now
   output=FILE                 the result as JSON
+""",
+    "certify": """\
+routefront certify run=DIR data.queries=F data.outcomes=F baseline=TIER|DIR|CONFIG|litellm-stock [margin=0.02]
+
+Does the run's policy lose quality against the baseline, in any slice, on queries that the search never saw? Prompts of
+the run's tune split are left out (and of its validation split after choose=certified).
+  pass       a loss below the margin is shown overall and in every covered slice, and every constraint holds (exit 0)
+  fail       a loss is shown in some slice (Holm), or a constraint is shown to be broken (exit 3)
+  undecided  neither, with the labels still needed per slice (exit 4)
+  baseline=...                a model of the data, another run's folder, a LiteLLM config, or LiteLLM's stock boundaries
+  baseline_models={NAME: MODEL}   names of the config that are called otherwise in the data
+  margin=0.02                 tolerated loss of quality; unset: the smallest that this data can resolve, printed
+  alpha=0.05 power=0.8 slices.minimum=30
+  output=evidence.json        also written into the run's folder, where export finds it, and into its report
+""",
+    "power": """\
+routefront power data.queries=F data.outcomes=F [run=DIR] [baseline=TIER] [margin=0.02] [output=power.json]
+
+Labels per slice that it takes to show a loss below the margin in every slice at once with probability power=0.8, if
+nothing is lost, from this recording's own variance. Without run, before any search: the tier that differs most from
+the baseline (default: the best single tier) stands for the policy.
+  margin=0.02                 tolerated loss of quality; unset: the smallest that this data can resolve
+  alpha=0.05 power=0.8 slices.minimum=30, baseline as for certify
 """,
     "study": """\
 routefront study [tune's options] splits=20 floors=[0.88,0.9,0.92,0.93] output=study.json

@@ -33,7 +33,7 @@ _DEFAULTS = {
     "hydra.output_subdir": "null",
     "hydra.run.dir": ".",
 }
-_GROUPS = ("data", "scenario", "scorer", "policy", "space", "world", "controller", "tracking")
+_GROUPS = ("data", "scenario", "scorer", "policy", "lane", "space", "world", "controller", "tracking")
 _FLAGS = {"-m", "--multirun", "--resolve", "--hydra-help"}
 _FLAGS_WITH_VALUE = {"-c", "--cfg", "-p", "--package", "-i", "--info", "-cd", "--config-dir"}
 
@@ -216,6 +216,15 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
 
         result, _OUTCOME.exit_code = run_verify(s.parse_settings(s.VerifySettings, raw), quiet=quiet)
         return result
+    if command == "certify":
+        from experiments.certify import run_certify
+
+        result, _OUTCOME.exit_code = run_certify(s.parse_settings(s.CertifySettings, raw), quiet=quiet)
+        return result
+    if command == "power":
+        from experiments.power import run_power
+
+        return run_power(s.parse_settings(s.PowerSettings, raw), quiet=quiet)
     if command == "race":
         from experiments.race import run_race
         from experiments.race_settings import RaceSettings

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
 from experiments.settings import (
     ColumnScorerSettings,
     ExactSettings,
     LiteLLMScorerSettings,
-    PolicySettings,
     RecordedData,
     ScenarioData,
     TextScorerSettings,
@@ -21,7 +24,7 @@ from simulators.seeds import spawn_rng
 from toolkit.pareto.axes import Axes
 from toolkit.policies.lanes import Lanes
 from toolkit.problem import Problem, RoutingProblem
-from toolkit.scorers.base import Scorer
+from toolkit.scorers.base import Scorer, ScoreTable
 from toolkit.search.base import Controller
 
 
@@ -89,13 +92,19 @@ def _draw(data: ScenarioData, scenario: dict[str, object] | None, seed: int, tie
 
 
 def make_scorer(settings: TuneSettings) -> Scorer:
-    """The scorer recipe; wrapped so that it predicts quality and cost where the policy needs them."""
+    """The scorer recipe; wrapped where the policy needs predicted quality and cost, or a lane an eligibility head."""
     scorer = _base_scorer(settings)
     if settings.policy.kind == "utility" and not isinstance(settings.scorer, TextScorerSettings):
         from toolkit.scorers.binned import BinnedScorer
 
-        return BinnedScorer(base=scorer)
-    return scorer
+        scorer = BinnedScorer(base=scorer)
+    lane = settings.lane
+    if not isinstance(lane, HeadSettings):
+        return scorer
+    from toolkit.scorers.eligibility import EligibilityScorer
+
+    seed = int(spawn_rng(settings.seed, "eligibility").integers(2**31))
+    return EligibilityScorer(base=scorer, tier=lane.tier, against=lane.against, margin=lane.margin, seed=seed)
 
 
 def _base_scorer(settings: TuneSettings) -> Scorer:
@@ -123,13 +132,42 @@ def _base_scorer(settings: TuneSettings) -> Scorer:
     return SignalScorer(column="difficulty_score", confidence_column="confidence", kind="scenario")
 
 
-def make_lanes(policy: PolicySettings, tiers: tuple[str, ...]) -> Lanes:
-    """Lanes with tier names resolved."""
+def make_lanes(settings: TuneSettings, tiers: tuple[str, ...]) -> Lanes:
+    """Lanes with tier names resolved; `policy.confidence_floor` goes before the lane's own."""
+    policy, lane = settings.policy, settings.lane
+    floor = lane.confidence_floor if isinstance(lane, ConfidenceLane | BothLanes) else None
+    head = lane if isinstance(lane, HeadSettings) else None
     return Lanes(
         fallback_tier=_tier(policy.fallback_tier, "policy.fallback_tier", tiers, len(tiers) // 2),
         low_confidence_tier=_tier(policy.low_confidence_tier, "policy.low_confidence_tier", tiers, len(tiers) - 1),
-        confidence_floor=policy.confidence_floor,
+        confidence_floor=floor if policy.confidence_floor is None else policy.confidence_floor,
+        eligible_tier=None if head is None else _tier(head.tier, "lane.tier", tiers, len(tiers) - 1),
+        eligibility_threshold=None if head is None else head.threshold,
     )
+
+
+def with_recall(settings: TuneSettings, lanes: Lanes, scores: ScoreTable, table: OutcomeTable) -> Lanes:
+    """The lanes with the eligibility threshold that reaches `lane.recall`, where one is asked for.
+
+    Args:
+        settings: The settings.
+        lanes: Lanes with `lane.threshold`.
+        scores: Out-of-fold scores of the tune split.
+        table: The tune split.
+
+    Raises:
+        ConfigError: If the recall has no meaning or cannot be reached.
+    """
+    lane = settings.lane
+    if not isinstance(lane, HeadSettings) or lane.recall is None:
+        return lanes
+    from toolkit.scorers.eligibility import make_target, threshold_for_recall
+
+    assert scores.eligibility is not None
+    worthwhile = make_target(table, lane.tier, lane.against, lane.margin).worthwhile(table)
+    eligibility = np.where(lanes.failed(scores), np.nan, scores.eligibility)
+    threshold = threshold_for_recall(eligibility, worthwhile, lane.recall)
+    return dataclasses.replace(lanes, eligibility_threshold=threshold)
 
 
 def _tier(name: str | None, option: str, tiers: tuple[str, ...], default: int) -> int:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.loading import make_lanes, make_scorer
-from experiments.settings import ConfidenceSpace, PolicySpace, SliceSpace, TuneSettings
+from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
+from experiments.loading import make_lanes, make_scorer, with_recall
+from experiments.settings import ConfidenceSpace, EligibilitySpace, PolicySpace, SliceSpace, TuneSettings
 from experiments.under_load import make_world
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
@@ -19,6 +20,7 @@ from toolkit.evaluation.estimators import AssignmentEstimator
 from toolkit.evaluation.metrics import Metric, parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.families.base import Deployment, Family
+from toolkit.families.eligibility import EligibilityFamily
 from toolkit.families.make import policy_family
 from toolkit.families.thresholds import ConfidenceFamily, SliceThresholdFamily
 from toolkit.pareto.axes import Axes, make_axes
@@ -73,10 +75,12 @@ def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Cons
     tune, validate = table.take(rows["tune"]), table.take(rows["validate"])
     objectives = tuple(parse_metric(name) for name in settings.objectives)
     recipe = make_scorer(settings)
-    lanes = make_lanes(settings.policy, table.tiers)
+    lanes = make_lanes(settings, table.tiers)
+    _check_lane(settings)
     scores = cross_fit(recipe, tune, folds=settings.folds, rng=spawn_rng(settings.seed, "folds"))
     if not np.isfinite(scores.score).any():
         raise ConfigError("the scorer gave no usable score for any query of the tune split; use another scorer")
+    lanes = with_recall(settings, lanes, scores, tune)
     family = make_family(settings, scores, tune, lanes)
     problem = RoutingProblem(
         table=tune,
@@ -109,24 +113,24 @@ class Deployed:
     Attributes:
         deployment: Its parameters and lanes.
         scorer: The fitted scorer, with the settings that the search found.
-        validate_score: `N` scores of the validation split by that scorer.
+        validate_scores: Scores of the validation split by that scorer.
     """
 
     deployment: Deployment
     scorer: FittedScorer
-    validate_score: FloatArray
+    validate_scores: ScoreTable
 
 
 def deploy(prepared: Prepared, params: FloatArray) -> Deployed:
     """The policy of one candidate (`params: p`)."""
     found = prepared.problem.family.deploy(params)
     if not found.scorer:
-        return Deployed(deployment=found, scorer=prepared.scorer, validate_score=prepared.validate_scores.score)
+        return Deployed(deployment=found, scorer=prepared.scorer, validate_scores=prepared.validate_scores)
     from toolkit.scorers.litellm import LiteLLMScorer, LiteLLMSettings
 
     assert isinstance(prepared.scorer, LiteLLMScorer)
     scorer = LiteLLMScorer(version=prepared.scorer.version, settings=LiteLLMSettings.model_validate(found.scorer))
-    return Deployed(deployment=found, scorer=scorer, validate_score=scorer.predict(prepared.validate.queries).score)
+    return Deployed(deployment=found, scorer=scorer, validate_scores=scorer.predict(prepared.validate.queries))
 
 
 def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metric, ...]) -> Axes:
@@ -138,6 +142,27 @@ def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metri
     single = np.repeat(np.arange(table.n_tiers, dtype=np.int8)[:, None], table.n_queries, axis=1)
     values = AssignmentEstimator(table, cover, single).values(objectives)
     return make_axes(objectives, values, margin=settings.axes.margin, bounds=settings.axes.bounds)
+
+
+def _check_lane(settings: TuneSettings) -> None:
+    """Refuse what a space would ignore or replace.
+
+    Raises:
+        ConfigError: If space and lane do not fit.
+    """
+    lane, space = settings.lane, settings.space
+    if isinstance(space, ConfidenceSpace) and isinstance(lane, ConfidenceLane | BothLanes):
+        raise ConfigError(f"space=confidence searches the floor that lane={lane.kind} sets; use another lane")
+    if isinstance(space, EligibilitySpace):
+        if not isinstance(lane, HeadSettings):
+            raise ConfigError("space=eligibility searches the threshold of a lane; use lane=eligibility or lane=both")
+        if lane.recall is not None:
+            raise ConfigError("space=eligibility searches the threshold that lane.recall would set; unset lane.recall")
+    if space.kind == "litellm" and isinstance(lane, HeadSettings):
+        raise ConfigError(
+            f"space=litellm replaces the scorer with every candidate, and lane={lane.kind} needs its head on one "
+            "scorer; use lane=none, or space=policy"
+        )
 
 
 def make_family(settings: TuneSettings, scores: ScoreTable, table: OutcomeTable, lanes: Lanes) -> Family:
@@ -158,6 +183,8 @@ def make_family(settings: TuneSettings, scores: ScoreTable, table: OutcomeTable,
                 "policy.low_confidence_tier, or bound the floor with space.confidence_floor=[LOW, HIGH]"
             )
         return ConfidenceFamily(scores, lanes, table.tiers, space.confidence_floor)
+    if isinstance(space, EligibilitySpace):
+        return EligibilityFamily(scores, lanes, k, space.eligibility_threshold)
     if isinstance(space, SliceSpace):
         return SliceThresholdFamily(scores, table.queries, lanes, k, tuple(space.slices))
     if settings.scorer.kind != "litellm":

@@ -17,6 +17,12 @@ from toolkit.policies.base import Decisions, decide
 from toolkit.scorers.base import FittedScorer
 from toolkit.scorers.registry import load_scorer
 
+_LANE_COLUMNS = {
+    "confidence": ("confidence_floor", "low_confidence_tier"),
+    "eligibility": ("eligibility_threshold",),
+}
+"""Space -> columns of the front that are parameters of a lane."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
@@ -46,7 +52,7 @@ class FinishedRun:
             rows = np.flatnonzero(queries.slice == name)
             part = decide(policy.family, np.array(thresholds), scores.take(rows), lanes)
             tier[rows], reason[rows] = part.tier, [f"{name}: {text}" for text in part.reason]
-        return Decisions(tier=tier, score=found.score, reason=tuple(reason.tolist()))
+        return Decisions(tier=tier, score=found.score, reason=tuple(reason.tolist()), lane=found.lane)
 
 
 def open_policy(run: str | None) -> tuple[Path, PolicyFile]:
@@ -74,12 +80,13 @@ def at_quality(run: FinishedRun, quality: float) -> FinishedRun:
         ConfigError: If none did, or the run searched something of which the front holds no policy by itself.
     """
     policy = run.policy
-    if policy.space not in {"policy", "confidence"}:
-        raise ConfigError(f"at.quality needs a run with space=policy or space=confidence; this one has {policy.space}")
+    if policy.space not in {"policy", *_LANE_COLUMNS}:
+        known = ", ".join(("policy", *_LANE_COLUMNS))
+        raise ConfigError(f"at.quality needs a run whose space is one of {known}; this one has {policy.space}")
     names = policy.family.parameter_names(len(policy.tiers))
     path = run.path / "front.parquet"
     front = read_columns(path)
-    lane = ["confidence_floor", "low_confidence_tier"] if policy.space == "confidence" else []
+    lane = _LANE_COLUMNS.get(policy.space, ())
     need_columns(front, ["quality", *names, *lane], path)
     reached = np.asarray(front["quality"].to_numpy())
     rows = np.flatnonzero(reached >= quality)
@@ -96,10 +103,13 @@ def at_quality(run: FinishedRun, quality: float) -> FinishedRun:
 def _changed(policy: PolicyFile, values: dict[str, float]) -> PolicyFile:
     """The policy with other parameters."""
     update: dict[str, object] = {}
+    if "eligibility_threshold" in values:
+        lane = {"eligibility_threshold": values.pop("eligibility_threshold")}
+        update["lanes"] = policy.lanes.model_copy(update=lane)
     if "confidence_floor" in values:
         tier = policy.tiers[round(values.pop("low_confidence_tier"))]
-        lane = {"confidence_floor": values.pop("confidence_floor"), "low_confidence_tier": tier}
-        update["lanes"] = policy.lanes.model_copy(update=lane)
+        floor = {"confidence_floor": values.pop("confidence_floor"), "low_confidence_tier": tier}
+        update["lanes"] = policy.lanes.model_copy(update=floor)
     update["thresholds" if policy.policy == "thresholds" else "utility"] = (
         list(values.values()) if policy.policy == "thresholds" else values
     )

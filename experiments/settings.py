@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from experiments.lane_settings import LaneSettings
 from experiments.tracking_settings import TrackingSettings
 from simulators.errors import ConfigError
 
@@ -146,6 +147,13 @@ class ConfidenceSpace(_Settings):
     confidence_floor: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
 
 
+class EligibilitySpace(_Settings):
+    """`space=eligibility`: thresholds, and the threshold of the eligibility lane."""
+
+    kind: Literal["eligibility"]
+    eligibility_threshold: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+
+
 class SliceSpace(_Settings):
     """`space=slice_thresholds`: thresholds per slice."""
 
@@ -169,7 +177,9 @@ class LiteLLMSpace(_Settings):
     parameters: dict[str, DimensionSettings]
 
 
-SpaceSettings = Annotated[PolicySpace | ConfidenceSpace | SliceSpace | LiteLLMSpace, Field(discriminator="kind")]
+SpaceSettings = Annotated[
+    PolicySpace | ConfidenceSpace | EligibilitySpace | SliceSpace | LiteLLMSpace, Field(discriminator="kind")
+]
 
 
 class NoWorld(_Settings):
@@ -226,6 +236,7 @@ class TuneSettings(_Settings):
     scenario: dict[str, Any] | None
     scorer: ScorerSettings
     policy: PolicySettings
+    lane: LaneSettings
     space: SpaceSettings
     world: WorldSettings
     controller: ControllerSettings
@@ -236,6 +247,7 @@ class TuneSettings(_Settings):
     objectives: Annotated[list[str], Field(min_length=1)]
     constraints: dict[str, Any]
     choose: str
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
     split: SplitSettings
     slices: SliceSettings
     folds: Annotated[int, Field(ge=2, le=50)]
@@ -259,6 +271,26 @@ class EvaluateSettings(_Settings):
     seed: Seed
     slices: SliceSettings
     output: str | None
+
+
+class CertifySettings(_Settings):
+    """`routefront certify`."""
+
+    run: str | None
+    data: DataSettings
+    scenario: dict[str, Any] | None
+    baseline: str | None
+    baseline_models: dict[str, str] | None
+    margin: Annotated[float, Field(gt=0, le=1)] | None
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    power: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+    slices: SliceSettings
+    output: str | None
+
+
+class PowerSettings(CertifySettings):
+    """`routefront power`."""
 
 
 class AtSettings(_Settings):
@@ -311,7 +343,7 @@ class BenchSettings(_Settings):
 
 _KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "none", "queue", "wandb"}
 _KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo"}
-_KINDS |= {"policy", "confidence", "slice_thresholds"}
+_KINDS |= {"policy", "confidence", "slice_thresholds", "eligibility", "both"}
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -26,6 +26,10 @@ def show(command: str, result: dict[str, Any], record: RunRecord | None) -> None
         from experiments.compare import show_compare
 
         show_compare(result)
+    elif command == "certify":
+        _show_certify(result)
+    elif command == "power":
+        _show_power(result)
     elif command == "evaluate":
         _show_evaluate(result)
     elif command == "export":
@@ -51,7 +55,50 @@ def _show_tune(result: dict[str, Any], record: RunRecord) -> None:
     print(f"\nReport: {result['report']}")
 
 
+def _show_certify(result: dict[str, Any]) -> None:
+    from toolkit.report.certificate_sentences import certificate_rows, certificate_sentences
+
+    report = result["_report"]
+    header, rows = certificate_rows(report)
+    print_rows(f"{report.policy} against {report.baseline}", rows, header)
+    for sentence in certificate_sentences(report):
+        print(f"- {sentence}")
+    print(f"\nWrote {result['output']}.")
+
+
+def _show_power(result: dict[str, Any]) -> None:
+    rows = [
+        (name, f"{s['n']:,}", f"{s['sd']:.3f}", f"{s['resolved']:.3f}", f"{s['needed']:,}", f"{s['missing']:,}")
+        for name, s in result["slices"].items()
+    ]
+    header = ("slice", "labels", "sd of the difference", "resolves", "needed", "missing")
+    print_rows(f"labels against {result['baseline']}, margin {result['margin']:.3g}", rows, header)
+    for sentence in (*result["sentences"], *result["notes"]):
+        print(f"- {sentence}")
+
+
+def _show_certified_study(result: dict[str, Any]) -> None:
+    rows = []
+    for row in result["rows"]:
+        if row["n_splits"] == 0:
+            rows.append((row["rule"], "never", "", "", "", "", ""))
+            continue
+        verdicts = "; ".join(
+            f"{name}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+            for name, counts in row["verdicts"].items()
+        )
+        figures = (f"{row['quality']:.4f}", f"{1000 * row['cost_usd']:.4g}", f"{row['optimism']:+.4f}")
+        kept = f"{row['floor_met_share']:.0%} ({row['floor_shown_broken_share']:.0%} shown broken)"
+        rows.append((row["rule"], f"{row['n_splits']} of {result['splits']}", *figures, kept, verdicts))
+    header = ("rule", "chose a point", "quality", "USD / 1,000", "tune flatters by", "floor kept", "certify")
+    title = f"{result['policy']} on scorer={result['scorer']}, {result['splits']} splits, judged on the rest"
+    print_rows(f"{title} of {result['source']}", rows, header)
+
+
 def _show_study(result: dict[str, Any]) -> None:
+    if result["choose"] == "certified":
+        _show_certified_study(result)
+        return
     rows = []
     for row in result["rows"]:
         if row["n_splits"] == 0:
@@ -99,7 +146,13 @@ def _show_evaluate(result: dict[str, Any]) -> None:
     if evidence["zero_router_verdict"]:
         rows.append(("against mixing tiers at random", evidence["zero_router_verdict"]))
     rows += [("constraint missed", text) for text in evidence["constraints_missed"]]
+    rows += [(f"{name} lane", _lane(lane)) for name, lane in evidence["lanes"].items() if lane["n"]]
     print_rows("The run's policy on this data", rows)
+
+
+def _lane(lane: dict[str, Any]) -> str:
+    latency = "" if lane["latency_p95_s"] is None else f", p95 latency {lane['latency_p95_s']:.3g} s"
+    return f"{lane['share']:.1%} of the queries, quality {lane['quality']['mean']:.4f}{latency}"
 
 
 def sweep_jobs(out: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from experiments.files import checked_output, write_json
 from experiments.loading import data_files, load_data, make_controller
 from experiments.pipeline import Prepared, prepare
 from experiments.settings import StudySettings
+from experiments.study_certified import add_split, certified_rows, check_rest
 from experiments.tune_output import stock_assignment
 from simulators.errors import ConfigError
 from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.intervals import zero_difference
+from toolkit.pareto.choose import CERTIFIED
 from toolkit.problem import Evaluation
 from toolkit.search.base import run_search
 
@@ -109,6 +112,8 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
     if not data.table.has_cost:
         raise ConfigError("study compares at equal cost, so it needs cost_usd in the data (or data.prices=FILE)")
     table, ratio = data.table, settings.split.validate_ / settings.split.tune
+    if settings.choose == CERTIFIED:
+        return _write(output, _header(settings, table), certified_lines(settings, table, quiet=quiet), quiet=quiet)
     rules = {floor: _Row(label=f"quality >= {floor:g}", ratio=ratio) for floor in settings.floors}
     with_stock = settings.scorer.kind == "litellm" and table.n_tiers <= 4
     stock = _Row(label="stock boundaries", ratio=ratio)
@@ -124,15 +129,33 @@ def run_study(settings: StudySettings, *, quiet: bool = False) -> dict[str, Any]
                 _add_stock(stock, equal, prepared, evaluation)
             update(i + 1, settings.splits)
     lines = [row.summary() for row in (*rules.values(), *((stock, equal) if with_stock else ()))]
-    found = {
+    return _write(output, _header(settings, table), lines, quiet=quiet)
+
+
+def certified_lines(settings: StudySettings, table: OutcomeTable, *, quiet: bool) -> list[dict[str, Any]]:
+    """Ordinary and certified choices on every split."""
+    rows = certified_rows(settings)
+    with progress("splits", quiet=quiet) as update:
+        for i in range(settings.splits):
+            add_split(rows, settings.model_copy(update={"seed": settings.seed + i}), table)
+            update(i + 1, settings.splits)
+    return [row.summary(settings.alpha) for row in rows]
+
+
+def _header(settings: StudySettings, table: OutcomeTable) -> dict[str, Any]:
+    return {
         "source": table.source,
         "data_hash": table.data_hash,
         "scorer": settings.scorer.kind,
         "policy": settings.policy.kind,
+        "choose": settings.choose,
         "splits": settings.splits,
         "first_seed": settings.seed,
-        "rows": lines,
     }
+
+
+def _write(output: Path, header: dict[str, Any], lines: list[dict[str, Any]], *, quiet: bool) -> dict[str, Any]:
+    found = {**header, "rows": lines}
     replaced = output.exists()
     write_json(output, found)
     if replaced:
@@ -147,8 +170,12 @@ def _refuse_ignored(settings: StudySettings) -> None:
         raise ConfigError(f"study sets the quality floor itself (floors=[...]); unset constraints.{given[0]}")
     if settings.world.kind != "none" or settings.tracking.kind != "none":
         raise ConfigError("study compares cost and quality and keeps no run folder; use world=none tracking=none")
-    if settings.choose != "auto" or settings.out is not None:
-        raise ConfigError("study takes the cheapest point at each floor and writes output=FILE; unset choose and out")
+    if settings.choose not in ("auto", CERTIFIED) or settings.out is not None:
+        raise ConfigError(
+            "study takes the cheapest point at each floor and writes output=FILE; choose=auto or certified, unset out"
+        )
+    if settings.choose == CERTIFIED:
+        check_rest(settings)
 
 
 def _add_floor(row: _Row, floor: float, prepared: Prepared, evaluation: Evaluation) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments import tune_output as output
+from experiments.choice import Chosen, check_certifiable, choice_record, make_choice
 from experiments.console import busy, progress
 from experiments.controllers import controller_label
 from experiments.files import write_json, write_text
@@ -25,10 +26,11 @@ from toolkit.evaluation.constraints import Constraint, parse_constraints
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.pareto.axes import Axes
-from toolkit.pareto.choose import Choice, check_rule, choose
+from toolkit.pareto.choose import CERTIFIED, Choice, check_rule
 from toolkit.pareto.front import non_dominated
 from toolkit.pareto.indicators import hypervolume, hypervolume_trace
 from toolkit.problem import Evaluation
+from toolkit.scorers.eligibility import target_of
 from toolkit.search.base import SearchResult, run_search
 from toolkit.search.journal import Journal
 from toolkit.search.sensitivity import Tolerance, sensitivities
@@ -55,6 +57,8 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     check_free(out)
     check_rule(settings.choose)
     constraints = parse_constraints(settings.constraints)
+    if settings.choose == CERTIFIED:
+        check_certifiable(constraints, simulated_latency=settings.world.kind != "none")
     for name in settings.objectives:
         parse_metric(name)
     data = load_data(settings.data, settings.scenario, 0)
@@ -77,9 +81,9 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
             with progress(f"{controller.name} search", quiet=quiet) as update:
                 journal = Journal(folder.path / "evaluations.jsonl")
                 result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
-            choice = choose(result.evaluation, result.front, settings.choose, constraints)
+            chosen = make_choice(settings, prepared, result, constraints)
             searched = True
-            return _write_run(settings, folder, data, prepared, result, choice, constraints, tracker)
+            return _write_run(settings, folder, data, prepared, result, chosen, constraints, tracker)
     except RoutefrontError:
         if not searched:  # later errors, such as a tracker's, must not cost the search
             folder.discard()
@@ -90,7 +94,8 @@ def problem_name(settings: TuneSettings) -> str:
     """A short name of what is searched, such as `recorded text thresholds`."""
     scenario = str((settings.scenario or {}).get("name", "scenario"))
     words = [scenario if settings.data.kind == "scenario" else "recorded", settings.scorer.kind, settings.policy.kind]
-    words += [kind for kind in (settings.space.kind, settings.world.kind) if kind not in {"policy", "none"}]
+    ahead = "none" if settings.lane.kind == "none" else f"lane={settings.lane.kind}"
+    words += [kind for kind in (ahead, settings.space.kind, settings.world.kind) if kind not in {"policy", "none"}]
     return " ".join(words)
 
 
@@ -125,10 +130,11 @@ def _write_run(
     data: LoadedData,
     prepared: Prepared,
     result: SearchResult,
-    choice: Choice,
+    chosen: Chosen,
     constraints: tuple[Constraint, ...],
     tracker: Tracker,
 ) -> dict[str, Any]:
+    choice = chosen.choice
     params = result.evaluation.params[choice.row]
     volume = hypervolume(prepared.axes.scale(result.evaluation.Y[result.front]), prepared.axes.reference)
     deployed, tier = deploy(prepared, params), prepared.decide(params)
@@ -144,7 +150,10 @@ def _write_run(
     record = output.record(
         settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
-    policy = output.policy_file(settings, data, deployed, choice, constraints, metrics, evidence)
+    record = dataclasses.replace(record, certified_choice=choice_record(prepared, result, chosen))
+    policy = output.policy_file(
+        settings, data, deployed, choice, constraints, metrics, evidence, record.certified_choice
+    )
     output.save_scorer(deployed.scorer, folder.path / "scorer")
     output.write_front(folder.path / "front.parquet", prepared, result)
     write_json(folder.path / "prompts_seen.json", output.prompt_hashes(data.table, prepared.rows))
@@ -197,11 +206,13 @@ def _evidence(
     return gather_evidence(
         validate,
         tier,
-        deployed.validate_score,
+        deployed.validate_scores.score,
         coverage=coverage(validate, settings.slices.minimum),
         constraints=constraints,
         best_single=int(np.argmax(prepared.tune.quality.mean(axis=0))),
         tier_latency_p95_s=single_tier_p95(prepared.validate, prepared.validate_world),
+        lanes=(deployed.deployment.lanes, deployed.deployment.lanes.lane(deployed.validate_scores)),
+        target=target_of(deployed.scorer),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from experiments.settings import TuneSettings
 from experiments.under_load import world_file
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence
-from toolkit.certify.intervals import mean_interval
+from toolkit.certify.intervals import DIFFERENCE, clusters, mean_interval
 from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import coverage
@@ -27,7 +29,7 @@ from toolkit.export.litellm import TIER_OF_NAME
 from toolkit.export.schema import LanesFile, PolicyFile, Provenance
 from toolkit.pareto.choose import Choice
 from toolkit.problem import RoutingProblem
-from toolkit.report.record import RunRecord, StockPolicy
+from toolkit.report.record import CertifiedChoiceRecord, RunRecord, StockPolicy
 from toolkit.scorers.base import FittedScorer
 from toolkit.scorers.litellm import TIER_NAMES
 from toolkit.search.base import SearchResult
@@ -35,10 +37,19 @@ from toolkit.search.sensitivity import Sensitivity
 from toolkit.zero_router import zero_router_of
 
 
+def prompt_keys(table: OutcomeTable) -> Sequence[str]:
+    """`N` prompts, or identifiers where there are no prompts."""
+    return table.queries.prompt if table.queries.prompt is not None else table.queries.query_id.tolist()
+
+
+def prompt_hash(key: str) -> str:
+    """A short hash of a prompt."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def prompt_hashes(table: OutcomeTable, rows: dict[str, IntArray] | None = None) -> dict[str, list[str]]:
     """Split name -> short hashes of its prompts (identifiers, where there are none), to tell seen from new."""
-    keys = table.queries.prompt if table.queries.prompt is not None else table.queries.query_id.tolist()
-    digests = [hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16] for key in keys]
+    digests = [prompt_hash(key) for key in prompt_keys(table)]
     everything = {"all": np.arange(table.n_queries)} if rows is None else rows
     return {name: sorted({digests[i] for i in part}) for name, part in everything.items()}
 
@@ -58,6 +69,8 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
         "score_information": evidence.information.as_dict(),
         "constraints_missed": [f"{c.text} (got {c.value:.4g})" for c in evidence.constraints if not c.holds],
         "slices": {s.name: {"n": s.n, "quality": s.quality.as_dict()} for s in evidence.slices},
+        "lanes": {lane.name: lane.as_dict() for lane in evidence.lanes},
+        "eligibility": None if evidence.eligibility is None else evidence.eligibility.as_dict(),
     }
 
 
@@ -69,6 +82,7 @@ def policy_file(
     constraints: tuple[Constraint, ...],
     metrics: dict[str, Any],
     evidence: Evidence,
+    certified: CertifiedChoiceRecord | None = None,
 ) -> PolicyFile:
     """The chosen policy as `policy.json` holds it."""
     tiers, found = list(data.table.tiers), deployed.deployment
@@ -85,6 +99,8 @@ def policy_file(
             fallback_tier=tiers[lanes.fallback_tier],
             low_confidence_tier=tiers[lanes.low_confidence_tier],
             confidence_floor=lanes.confidence_floor,
+            eligible_tier=None if lanes.eligible_tier is None else tiers[lanes.eligible_tier],
+            eligibility_threshold=lanes.eligibility_threshold,
         ),
         scorer=deployed.scorer.describe(),
         objectives=list(settings.objectives),
@@ -92,7 +108,7 @@ def policy_file(
         chosen_because=choice.because,
         data_hash=data.table.data_hash,
         metrics=metrics,
-        evidence=evidence_dict(evidence),
+        evidence=evidence_dict(evidence) | _choice_dict(certified),
         provenance=Provenance(
             routefront_version=version(),
             git_commit=git_commit(),
@@ -101,6 +117,22 @@ def policy_file(
             source=data.table.source,
         ),
     )
+
+
+def _choice_dict(certified: CertifiedChoiceRecord | None) -> dict[str, Any]:
+    """How the point was certified, as `policy.json` carries it; nothing after an ordinary choice."""
+    if certified is None:
+        return {}
+    return {
+        "certified_choice": {
+            "alpha": certified.alpha,
+            "n_tested": len(certified.path),
+            "n_certified": sum(certified.certified),
+            "chosen": asdict(certified.chosen),
+            "ordinary": asdict(certified.ordinary),
+            "ordinary_optimism": certified.ordinary.optimism,
+        }
+    }
 
 
 def save_scorer(scorer: FittedScorer, folder: Path) -> None:
@@ -201,7 +233,9 @@ def _stock(settings: TuneSettings, prepared: Prepared, tier: IntArray) -> tuple[
     validate = stock_assignment(prepared.validate)
     rows = np.arange(prepared.validate.n_queries)
     gain = mean_interval(
-        prepared.validate.quality[rows, tier] - prepared.validate.quality[rows, validate], prepared.validate.prompt_code
+        prepared.validate.quality[rows, tier] - prepared.validate.quality[rows, validate],
+        clusters(prepared.validate),
+        bounds=DIFFERENCE,
     )
     saved = prepared.validate.cost_usd[rows, tier].mean() / prepared.validate.cost_usd[rows, validate].mean()
     sentence = (

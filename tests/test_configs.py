@@ -64,8 +64,13 @@ def test_every_scorer_runs(scorer, tmp_path):
 GROUPS = {
     "space/policy": (),
     "space/confidence": ("controller=mobo",),
+    "space/eligibility": ("controller=mobo", "lane=eligibility"),
     "space/slice_thresholds": ("controller=mobo", "space.slices=[code]"),
     "space/litellm": ("controller=mobo", "scorer=litellm"),
+    "lane/none": (),
+    "lane/confidence": (),
+    "lane/eligibility": (),
+    "lane/both": ("lane.recall=0.5",),
     "world/none": (),
     "world/queue": ("controller=mobo", "world.slots={reasoning: 3}"),
     "tracking/none": (),

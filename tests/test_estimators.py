@@ -21,6 +21,10 @@ NAMES = [
     "cost",
     "quality",
     "worst_slice",
+    "worst_slice_lcb",
+    "slice_cvar:0.3",
+    "slice_loss:tier0",
+    "slice_loss_ucb:tier1",
     "latency_mean",
     "latency_p50",
     "latency_p95",
@@ -123,7 +127,9 @@ def test_worst_slice_merges_small_slices():
     np.testing.assert_allclose(estimator.value(Metric("worst_slice")), expected)
 
 
-@pytest.mark.parametrize("name", ["", "qualty", "worst_slice@a", "share_over:-1", "share_over:x", "latency_p42"])
+@pytest.mark.parametrize(
+    "name", ["", "qualty", "worst_slice@a", "share_over", "share_over:-1", "share_over:x", "latency_p42"]
+)
 def test_unknown_metrics_are_refused(name):
     with pytest.raises(ConfigError):
         parse_metric(name)

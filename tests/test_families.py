@@ -15,6 +15,7 @@ from toolkit.evaluation.estimators import AssignmentEstimator, headline_metrics
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.families.base import dimension_sweep
+from toolkit.families.eligibility import EligibilityFamily
 from toolkit.families.thresholds import ConfidenceFamily, SliceThresholdFamily, ThresholdFamily
 from toolkit.families.utility import UtilityFamily
 from toolkit.policies.lanes import FREE, Lanes
@@ -28,6 +29,8 @@ TIERS = ("tier0", "tier1", "tier2")
 OWN = ("slice0", "slice2")
 PLAIN = Lanes(fallback_tier=1, low_confidence_tier=2)
 FLOOR = Lanes(fallback_tier=1, low_confidence_tier=2, confidence_floor=0.2)
+ELIGIBLE = Lanes(fallback_tier=1, low_confidence_tier=0, eligible_tier=2, eligibility_threshold=0.7)
+BOTH = dataclasses.replace(ELIGIBLE, confidence_floor=0.2)
 
 
 def queries_and_scores(seed, *, lane=True, prompts=False):
@@ -41,7 +44,11 @@ def queries_and_scores(seed, *, lane=True, prompts=False):
         score[rng.random(N) < 0.05] = np.nan
     quality = np.clip(table.quality + rng.normal(scale=0.3, size=(N, K)), 0, 1)
     scores = ScoreTable(
-        score=score, confidence=rng.random(N), quality=quality, cost_usd=table.cost_usd * rng.uniform(0.8, 1.2, (N, K))
+        score=score,
+        confidence=rng.random(N),
+        quality=quality,
+        cost_usd=table.cost_usd * rng.uniform(0.8, 1.2, (N, K)),
+        eligibility=rng.random(N),
     )
     return table, scores
 
@@ -58,9 +65,13 @@ def litellm_family(scores, queries):
 FAMILIES = {
     "thresholds": lambda scores, queries: ThresholdFamily(scores, PLAIN, K),
     "thresholds_floor": lambda scores, queries: ThresholdFamily(scores, FLOOR, K),
+    "thresholds_lanes": lambda scores, queries: ThresholdFamily(scores, BOTH, K),
     "utility": lambda scores, queries: UtilityFamily(scores, PLAIN, K, 0.0),
     "utility_offsets": lambda scores, queries: UtilityFamily(scores, FLOOR, K, 0.2),
+    "utility_lanes": lambda scores, queries: UtilityFamily(scores, BOTH, K, 0.0),
     "confidence": lambda scores, queries: ConfidenceFamily(scores, PLAIN, TIERS, (0.1, 0.8)),
+    "confidence_eligible": lambda scores, queries: ConfidenceFamily(scores, ELIGIBLE, TIERS, (0.1, 0.8)),
+    "eligibility": lambda scores, queries: EligibilityFamily(scores, BOTH, K, (0.0, 1.0)),
     "slice_thresholds": lambda scores, queries: SliceThresholdFamily(scores, queries, FLOOR, K, OWN),
     "litellm": litellm_family,
 }

@@ -16,6 +16,7 @@ from toolkit.policies.utility import UtilityPolicy
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import ScoreTable, cross_fit
 from toolkit.scorers.binned import BinnedScorer
+from toolkit.scorers.eligibility import EligibilityScorer
 from toolkit.scorers.registry import load_scorer
 from toolkit.scorers.signals import SignalScorer
 from toolkit.scorers.text import TextScorer
@@ -55,6 +56,9 @@ RECIPES = {
     "text with neighbours": BOTH,
     "column": COLUMN,
     "binned column": BinnedScorer(base=COLUMN),
+    "eligibility of text": EligibilityScorer(base=TEXT, margin=0.1),
+    "eligibility of binned column": EligibilityScorer(base=BinnedScorer(base=COLUMN), against="tier0"),
+    "binned eligibility": BinnedScorer(base=EligibilityScorer(base=COLUMN)),
     "column with confidence": SignalScorer(column="difficulty", confidence_column="sure"),
 }
 
@@ -73,7 +77,7 @@ class TestScorerContract:
         fitted.save(tmp_path)
         again = load_scorer(fitted.describe(), tmp_path)
         first, second = fitted.predict(table.queries), again.predict(table.queries)
-        for part in ("score", "confidence", "quality", "cost_usd"):
+        for part in ("score", "confidence", "quality", "cost_usd", "eligibility"):
             a, b = getattr(first, part), getattr(second, part)
             assert (a is None) == (b is None)
             if a is not None:

@@ -72,9 +72,10 @@ def test_interval_equals_bootstrap():
 
 
 def test_mean_interval_known_answer():
+    """One pseudo-observation at each end of what was seen: 0, 0, 1, 1 with one degree of freedom."""
     found = mean_interval(np.array([0.0, 1.0]))
     assert found.mean == 0.5
-    assert found.high - found.mean == pytest.approx(12.7062 * 0.5, rel=1e-4)
+    assert found.high - found.mean == pytest.approx(12.7062 * np.sqrt(2 * 1.0) / 4, rel=1e-4)
     assert np.isnan(mean_interval(np.array([1.0])).low)
 
 

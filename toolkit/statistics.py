@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from simulators.outcomes import FloatArray, IntArray
 
@@ -37,6 +37,8 @@ class MeanEstimate:
         error: Standard error of `centre`; NaN with fewer than two groups.
         df: Degrees of freedom, G - 1.
         n: Number of values.
+        sd: Standard deviation of one value, dependence within groups included; NaN with fewer than two groups.
+        reach: Root mean square of the pseudo-observations' distances from 0.
         low, high: Ends of the possible range; infinite where there is none.
     """
 
@@ -45,16 +47,20 @@ class MeanEstimate:
     error: float
     df: int
     n: int
+    sd: float
+    reach: float
     low: float = -np.inf
     high: float = np.inf
 
     def lower(self, alpha: float) -> float:
         """One-sided bound that the true mean falls below with probability alpha."""
-        return max(self.low, min(self.mean, self.centre - self._quantile(alpha) * self.error))
+        bound = self.centre - self._quantile(alpha) * self.error
+        return float(np.maximum(self.low, np.minimum(self.mean, bound)))
 
     def upper(self, alpha: float) -> float:
         """One-sided bound that the true mean exceeds with probability alpha."""
-        return min(self.high, max(self.mean, self.centre + self._quantile(alpha) * self.error))
+        bound = self.centre + self._quantile(alpha) * self.error
+        return float(np.minimum(self.high, np.maximum(self.mean, bound)))
 
     def p_above(self, limit: float) -> float:
         """p-value against "the mean is at most `limit`": small where it is shown to lie above."""
@@ -69,10 +75,10 @@ class MeanEstimate:
             return 1.0
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
-        return float(stats.t.sf(distance / self.error, self.df))
+        return float(special.stdtr(self.df, -distance / self.error))
 
     def _quantile(self, alpha: float) -> float:
-        return float(stats.t.isf(alpha, self.df)) if self.df > 0 else np.nan
+        return _student(self.df, alpha) if self.df > 0 else np.nan
 
 
 def estimate_mean(
@@ -83,25 +89,48 @@ def estimate_mean(
     Args:
         values: `n`, at least one.
         group: `n` codes of values that are not independent of each other; None if all are. The standard error is that
-            of the groups' sums of deviations, with G - 1 degrees of freedom.
+            of the groups' sums of deviations, with G - 1 degrees of freedom, and a pseudo-observation weighs as much as
+            a group does on average.
         bounds: Ends of the possible range, such as `(0, 1)`; None where there is none, as for costs.
     """
     n, low, high = len(values), float(values.min()), float(values.max())
     if bounds is not None and not _shows_its_range(values):
         low, high = bounds
-    total = n + PSEUDO
-    centre = (float(values.sum()) + low + high) / total
-    deviation = values - centre
+    weight = n / _n_groups(values, group)
+    total = n + PSEUDO * weight
+    centre = (float(values.sum()) + weight * (low + high)) / total
+    g, around_centre = _squares(values - centre, group)
+    squares = around_centre + weight**2 * ((low - centre) ** 2 + (high - centre) ** 2)
+    widening = g / (g - 1) if g > 1 else np.nan
+    limits = (-np.inf, np.inf) if bounds is None else bounds
+    return MeanEstimate(
+        mean=float(values.mean()),
+        centre=centre,
+        error=float(np.sqrt(widening * squares) / total),
+        df=g - 1,
+        n=n,
+        sd=float(np.sqrt(widening * _squares(values - values.mean(), group)[1] / n)),
+        reach=float(np.sqrt((low**2 + high**2) / 2)),
+        low=limits[0],
+        high=limits[1],
+    )
+
+
+def _n_groups(values: FloatArray, group: IntArray | None) -> int:
+    return len(values) if group is None else len(np.unique(group))
+
+
+def _squares(deviation: FloatArray, group: IntArray | None) -> tuple[int, float]:
+    """Number of groups, and the sum of squares of their summed deviations."""
     if group is not None:
         _, code = np.unique(group, return_inverse=True)
         deviation = np.bincount(code, weights=deviation).astype(np.float64)
-    g = len(deviation)
-    squares = float((deviation**2).sum()) + (low - centre) ** 2 + (high - centre) ** 2
-    error = np.sqrt(g / (g - 1) * squares) / total if g > 1 else np.nan
-    limits = (-np.inf, np.inf) if bounds is None else bounds
-    return MeanEstimate(
-        mean=float(values.mean()), centre=centre, error=float(error), df=g - 1, n=n, low=limits[0], high=limits[1]
-    )
+    return len(deviation), float((deviation**2).sum())
+
+
+def _student(df: int, alpha: float) -> float:
+    """The value that Student's t exceeds with probability alpha."""
+    return -float(special.stdtrit(df, alpha))
 
 
 def _shows_its_range(values: FloatArray) -> bool:
@@ -129,7 +158,7 @@ def bound_from_sums(
     total = n + PSEUDO
     centre = (sums + low + high) / total
     variance = np.maximum((squares + low**2 + high**2) / total - centre**2, 0.0)
-    half = stats.t.isf(alpha, n - 1) * np.sqrt(n / (n - 1) * variance / total)
+    half = -special.stdtrit(n - 1, alpha) * np.sqrt(n / (n - 1) * variance / total)
     return np.asarray(centre - half), np.asarray(centre + half)
 
 
@@ -146,11 +175,12 @@ def labels_needed(sd: float, margin: float, *, alpha: float, power: float, reach
         reach: Half the range of the values, such as 1 for differences of scores.
     """
 
+    normal = float(special.ndtri(power))
+
     def enough(n: int) -> bool:
         total = n + PSEUDO
         error = np.sqrt((n * sd**2 + 2 * reach**2) / total * n / (n - 1) / total)
-        needed = stats.t.isf(alpha, n - 1) + stats.norm.ppf(power)
-        return bool(needed * error <= margin)
+        return bool((_student(n - 1, alpha) + normal) * error <= margin)
 
     low, high = 1, 2
     while not enough(high):
@@ -167,4 +197,4 @@ def resolved_margin(sd: float, n: int, *, alpha: float, power: float, reach: flo
         return np.inf
     total = n + PSEUDO
     error = np.sqrt((n * sd**2 + 2 * reach**2) / total * n / (n - 1) / total)
-    return float((stats.t.isf(alpha, n - 1) + stats.norm.ppf(power)) * error)
+    return float((_student(n - 1, alpha) + special.ndtri(power)) * error)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
-from toolkit.certify.intervals import Interval, mean_interval, rank_correlation, zero_difference
+from toolkit.certify.intervals import (
+    UNIT,
+    UNKNOWN,
+    Interval,
+    clusters,
+    mean_interval,
+    paired_quality,
+    rank_correlation,
+    zero_difference,
+)
+from toolkit.certify.lanes import EligibilityEvidence, LaneEvidence, eligibility_evidence, lane_evidence
 from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.estimators import AssignmentEstimator
-from toolkit.evaluation.slices import OTHER, Coverage
+from toolkit.evaluation.slices import Coverage
 from toolkit.evaluation.summary import latency_summary
+from toolkit.policies.lanes import Lanes
+from toolkit.scorers.eligibility import EligibilityTarget
 from toolkit.zero_router import zero_router_of
 
 
@@ -75,9 +87,11 @@ class Evidence:
         information_tier: The tier whose gain the score is held against.
         oracle_quality: Mean of the best tier per query: what no router can exceed.
         slices: Covered slices, largest first.
-        uncovered: Slice -> queries, for those merged into `other`.
-        other: Name of the merged group.
+        uncovered: Slice -> queries, for those too small to stand alone.
+        merged_into: The same slices -> the group that judges them, None where nothing does.
         constraints: Each constraint on this table.
+        lanes: Each lane apart, the first to take queries first; empty where the policy decides every query.
+        eligibility: The eligibility head on this table, or None without one.
     """
 
     n: int
@@ -101,7 +115,9 @@ class Evidence:
     slices: tuple[SliceEvidence, ...]
     uncovered: dict[str, int]
     constraints: tuple[ConstraintEvidence, ...]
-    other: str | None = OTHER
+    merged_into: dict[str, str | None] = field(default_factory=dict)
+    lanes: tuple[LaneEvidence, ...] = ()
+    eligibility: EligibilityEvidence | None = None
 
 
 def gather_evidence(
@@ -113,6 +129,8 @@ def gather_evidence(
     constraints: tuple[Constraint, ...],
     best_single: int,
     tier_latency_p95_s: FloatArray | None = None,
+    lanes: tuple[Lanes, IntArray] | None = None,
+    target: EligibilityTarget | None = None,
 ) -> Evidence:
     """Evidence for one assignment.
 
@@ -124,6 +142,8 @@ def gather_evidence(
         constraints: What the policy was tuned to meet.
         best_single: Index of the single tier that was best on the tune split.
         tier_latency_p95_s: `K` p95 latencies of the single tiers, where they are not those of `table` (load).
+        lanes: The policy's lanes, and `N` which lane took each query; None: nothing is said on lanes.
+        target: What the eligibility head predicts, or None without one.
     """
     everything = np.arange(table.n_queries)
     known = table.has_cost
@@ -135,8 +155,8 @@ def gather_evidence(
     return Evidence(
         n=table.n_queries,
         tiers=table.tiers,
-        quality=mean_interval(table.quality[everything, tier], table.prompt_code),
-        cost_usd=mean_interval(cost, table.prompt_code) if known else Interval(mean=np.nan, low=np.nan, high=np.nan),
+        quality=mean_interval(table.quality[everything, tier], clusters(table), bounds=UNIT),
+        cost_usd=mean_interval(cost, clusters(table)) if known else UNKNOWN,
         latency_s=latency_summary(table, everything, tier),
         tier_shares=np.bincount(tier, minlength=table.n_tiers) / table.n_queries,
         tier_quality=table.quality.mean(axis=0),
@@ -147,7 +167,7 @@ def gather_evidence(
         cheapest=table.tiers[0],
         dearest=table.tiers[-1],
         best_single=table.tiers[best_single],
-        versus={table.tiers[k]: _paired(table, tier, k, everything) for k in compared},
+        versus={table.tiers[k]: paired_quality(table, tier, k, everything) for k in compared},
         zero_quality=zero_router_of(table).quality_at(float(cost.mean())) if known else np.nan,
         zero_difference=zero_difference(table, tier) if known else None,
         information=rank_correlation(score[usable], gain[usable]),
@@ -156,12 +176,12 @@ def gather_evidence(
         slices=_slice_evidence(table, tier, coverage, compared),
         uncovered={name: int(coverage.counts[table.slices.index(name)]) for name in coverage.merged},
         constraints=_constraint_evidence(table, tier, coverage, constraints),
-        other=coverage.other,
+        merged_into=coverage.merged_into(table),
+        lanes=() if lanes is None else lane_evidence(table, tier, lanes[1], lanes[0], best_single),
+        eligibility=None
+        if lanes is None or target is None
+        else eligibility_evidence(table, lanes[1], lanes[0], target),
     )
-
-
-def _paired(table: OutcomeTable, tier: IntArray, other: int, rows: IntArray) -> Interval:
-    return mean_interval(table.quality[rows, tier[rows]] - table.quality[rows, other], table.prompt_code[rows])
 
 
 def _slice_evidence(
@@ -176,11 +196,11 @@ def _slice_evidence(
             SliceEvidence(
                 name=name,
                 n=len(rows),
-                quality=mean_interval(table.quality[rows, chosen], table.prompt_code[rows]),
+                quality=mean_interval(table.quality[rows, chosen], clusters(table)[rows], bounds=UNIT),
                 cost_usd=float(table.cost_usd[rows, chosen].mean()),
                 tier_shares=np.bincount(chosen, minlength=table.n_tiers) / len(rows),
                 tier_quality=table.quality[rows].mean(axis=0),
-                versus={table.tiers[k]: _paired(table, tier, k, rows) for k in compared},
+                versus={table.tiers[k]: paired_quality(table, tier, k, rows) for k in compared},
             )
         )
     return tuple(sorted(found, key=lambda s: -s.n))
@@ -196,7 +216,8 @@ def _constraint_evidence(
         absent = name is not None and (name not in table.slices or coverage.counts[table.slices.index(name)] == 0)
         unknown = constraint.metric.needs_latency and not table.has_latency
         unknown |= constraint.metric.base == "cost" and not table.has_cost
-        if absent or unknown or (constraint.metric.base == "worst_slice" and not coverage.groups):
+        unknown |= constraint.metric.tier is not None and constraint.metric.tier not in table.tiers
+        if absent or unknown or (constraint.metric.over_slices and not coverage.groups):
             value = np.nan
         else:
             value = float(estimator.value(constraint.metric)[0])

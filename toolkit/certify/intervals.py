@@ -1,16 +1,23 @@
-"""Intervals for means over queries, paired where policies are compared; repeats of a prompt count as one draw."""
+"""Intervals for means over queries, paired where policies are compared; queries of one cluster count together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy import stats
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from toolkit.statistics import MeanEstimate, estimate_mean
 from toolkit.zero_router import zero_router_of
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-12
+UNIT = (0.0, 1.0)
+"""Range of a score or a share."""
+DIFFERENCE = (-1.0, 1.0)
+"""Range of a difference of two scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +26,7 @@ class Interval:
 
     Attributes:
         mean: The estimate.
-        low: Lower end; NaN where fewer than two queries leave no interval.
+        low: Lower end; NaN where fewer than two clusters leave no interval.
         high: Upper end.
     """
 
@@ -39,26 +46,122 @@ class Interval:
         return {name: (value if np.isfinite(value) else None) for name, value in asdict(self).items()}
 
 
-def mean_interval(values: FloatArray, group: IntArray | None = None, confidence: float = CONFIDENCE) -> Interval:
-    """Student interval of a mean over queries, robust to repeats of a prompt.
+UNKNOWN = Interval(mean=np.nan, low=np.nan, high=np.nan)
+
+
+def clusters(table: OutcomeTable) -> IntArray:
+    """`N` codes of queries that are not independent: those of one session, where there are sessions, or one prompt."""
+    if table.session is None:
+        return table.prompt_code
+    return np.unique(table.session, return_inverse=True)[1].astype(np.int64)
+
+
+def two_sided(estimate: MeanEstimate, confidence: float = CONFIDENCE) -> Interval:
+    """The two-sided interval of a mean."""
+    alpha = (1 - confidence) / 2
+    return Interval(mean=estimate.mean, low=estimate.lower(alpha), high=estimate.upper(alpha))
+
+
+def mean_interval(
+    values: FloatArray,
+    group: IntArray | None = None,
+    confidence: float = CONFIDENCE,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
+    """Interval of a mean over queries.
 
     Args:
         values: `N`.
-        group: `N` codes of queries that are not independent of each other, such as repeats of one prompt; None if all
-            are. With G groups the standard error is that of the sum of their deviations, with G - 1 degrees of freedom.
+        group: `N` codes of queries that are not independent of each other, such as repeats of one prompt.
         confidence: Level.
+        bounds: `UNIT` or `DIFFERENCE` where the values cannot lie outside; see `toolkit.statistics`.
     """
-    mean, n = float(values.mean()), len(values)
-    deviation = values - mean
-    if group is not None:
-        _, code = np.unique(group, return_inverse=True)
-        deviation = np.bincount(code, weights=deviation).astype(np.float64)
-    g = len(deviation)
-    if g < 2:
-        return Interval(mean=mean, low=np.nan, high=np.nan)
-    error = np.sqrt(g / (g - 1) * (deviation**2).sum()) / n
-    half = float(stats.t.ppf((1 + confidence) / 2, g - 1) * error)
-    return Interval(mean=mean, low=mean - half, high=mean + half)
+    return two_sided(estimate_mean(values, group, bounds), confidence)
+
+
+def worst_interval(estimates: Sequence[MeanEstimate], confidence: float = CONFIDENCE) -> Interval:
+    """Interval of the smallest of S true means, corrected for the smallest having been picked.
+
+    Low end: the smallest of the single lower bounds. It is wrong only if the bound of the truly worst mean is wrong, so
+    it needs no correction for S. High end: the smallest of the single upper bounds; any of the S may be wrong, so each
+    is taken at a level S times stricter (Bonferroni). The percentile bootstrap of the smallest mean has no such
+    guarantee: the smallest of S noisy means lies below the smallest true mean on average.
+
+    Args:
+        estimates: S means.
+        confidence: Level of the whole interval.
+    """
+    if not estimates:
+        return UNKNOWN
+    alpha = (1 - confidence) / 2
+    return Interval(
+        mean=min(e.mean for e in estimates),
+        low=min(e.lower(alpha) for e in estimates),
+        high=min(e.upper(alpha / len(estimates)) for e in estimates),
+    )
+
+
+def quantile_interval(
+    values: FloatArray, level: float, group: IntArray | None = None, confidence: float = CONFIDENCE
+) -> Interval:
+    """Interval of a quantile between two order statistics, without assumptions on the distribution.
+
+    The number of values below the true quantile is binomial, so its quantiles are the ranks. Where values depend on
+    each other within groups, the binomial is that of the effective number of values: n over the variance inflation of
+    the share below the estimated quantile.
+
+    Args:
+        values: `N`.
+        level: In (0, 1).
+        group: `N` codes, or None if all values are independent.
+        confidence: Level; the true coverage is at least that for independent values.
+
+    Returns:
+        The quantile; an end is infinite where N is too small to bound it, NaN with fewer than two groups.
+    """
+    ordered, n = np.sort(values), len(values)
+    middle = float(np.quantile(ordered, level))
+    effective = float(n) if group is None else _effective_size(values <= middle, group)
+    if not np.isfinite(effective) or effective < 2:
+        return Interval(mean=middle, low=np.nan, high=np.nan)
+    alpha, size = (1 - confidence) / 2, max(2, round(effective))
+    below = int(stats.binom.ppf(alpha, size, level))
+    above = int(stats.binom.isf(alpha, size, level)) + 1
+    scale = n / size
+    low_rank, high_rank = int(np.floor(below * scale)), int(np.ceil(above * scale))
+    return Interval(
+        mean=middle,
+        low=float(ordered[low_rank - 1]) if low_rank >= 1 else -np.inf,
+        high=float(ordered[high_rank - 1]) if high_rank <= n else np.inf,
+    )
+
+
+def _effective_size(indicator: np.ndarray, group: IntArray) -> float:
+    """Independent values that would give a share the same variance."""
+    values = indicator.astype(np.float64)
+    variance = float(values.var())
+    _, code = np.unique(group, return_inverse=True)
+    g = int(code.max()) + 1
+    if g < 2 or variance == 0:
+        return float(g) if g > 1 else np.nan
+    sums = np.bincount(code, weights=values - values.mean())
+    inflation = g / (g - 1) * float((sums**2).sum()) / (len(values) * variance)
+    return len(values) / max(inflation, 1.0)
+
+
+def paired_quality(table: OutcomeTable, tier: IntArray, other: int, rows: IntArray) -> Interval:
+    """Quality minus that of one tier over the queries at `rows`; exactly 0 where the policy is that tier on each.
+
+    Args:
+        table: The outcomes.
+        tier: `N` chosen tiers.
+        other: Index of the tier.
+        rows: Queries, at least one.
+    """
+    if (tier[rows] == other).all():
+        return Interval(mean=0.0, low=0.0, high=0.0)
+    difference = table.quality[rows, tier[rows]] - table.quality[rows, other]
+    return mean_interval(difference, clusters(table)[rows], bounds=DIFFERENCE)
 
 
 def zero_difference(table: OutcomeTable, tier: IntArray) -> Interval:
@@ -78,7 +181,9 @@ def zero_difference(table: OutcomeTable, tier: IntArray) -> Interval:
     share, slope = hull.mixture_at(float(cost.mean()))
     members = list(hull.tier)
     extra_cost = cost - table.cost_usd[:, members] @ share
-    return mean_interval(quality - table.quality[:, members] @ share - slope * extra_cost, table.prompt_code)
+    influence = quality - table.quality[:, members] @ share - slope * extra_cost
+    influence[np.abs(influence) < _ROUNDING] = 0.0  # a single tier on the hull differs from itself by nothing
+    return mean_interval(influence, clusters(table))
 
 
 def rank_correlation(a: FloatArray, b: FloatArray) -> Interval:

@@ -16,6 +16,7 @@ from toolkit.evaluation.metrics import Metric, parse_metric
 _NAMED = {
     "quality_floor": "quality",
     "slice_floor": "worst_slice",
+    "slice_floor_lcb": "worst_slice_lcb",
     "cost_ceiling_usd": "cost",
     "mean_latency_ceiling_s": "latency_mean",
     "p50_ceiling_s": "latency_p50",
@@ -97,10 +98,9 @@ def _parse_bound(text: str) -> Constraint:
 def _constraint(name: str, metric: Metric, value: object) -> Constraint:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"constraints.{name} must be a number; got {value!r}")
-    in_unit = metric.maximise or metric.base == "share_over"
-    if in_unit and not 0 <= value <= 1:
+    if metric.in_points and not 0 <= value <= 1:
         raise ConfigError(f"constraints.{name} must lie in [0, 1]; got {value:g}")
-    if not in_unit and value <= 0:
+    if not metric.in_points and value <= 0:
         raise ConfigError(f"constraints.{name} must be positive; got {value:g}")
     return Constraint(name=name, metric=metric, limit=float(value))
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from toolkit.evaluation import robust
 from toolkit.evaluation.metrics import HEADLINE, QUANTILES, Metric
 from toolkit.evaluation.slices import Coverage
 
@@ -53,10 +54,10 @@ class Estimator(ABC):
         """`n` values of one metric in natural units.
 
         Raises:
-            ConfigError: If the table cannot answer (unknown slice, cost or latency).
+            ConfigError: If the table cannot answer (unknown slice, tier, cost or latency).
         """
-        if metric.base == "worst_slice":
-            return self._worst_slice()
+        if metric.over_slices:
+            return self._over_slices(metric)
         if metric.needs_latency and not self.table.has_latency:
             raise ConfigError(f"{metric.column} needs latency_s of every answer, which this data does not have")
         if metric.base in QUANTILES:
@@ -117,18 +118,55 @@ class Estimator(ABC):
             self._quality_by_slice = self.slice_sums(self.table.quality)
         return self._quality_by_slice
 
-    def _worst_slice(self) -> FloatArray:
+    def _over_slices(self, metric: Metric) -> FloatArray:
+        """`n` values of a metric over the covered groups; see `toolkit.evaluation.robust`."""
+        counts = self._group_counts()
+        if metric.tier is not None:
+            return self._largest_loss(metric, self._tier(metric))
+        sums = self._grouped(self.quality_by_slice())
+        if metric.share is not None:
+            return robust.cvar(sums / counts, counts, metric.share)
+        if metric.base == "worst_slice":
+            return np.asarray((sums / counts).min(axis=1))
+        squares = self._grouped(self.slice_sums(self.table.quality**2))
+        ends = robust.quality_ends(self.table, self.coverage)
+        return np.asarray(robust.lower_bounds(counts, sums, squares, ends).min(axis=1))
+
+    def _largest_loss(self, metric: Metric, tier: int) -> FloatArray:
+        table, counts = self.table, self._group_counts()
+        alone = np.bincount(table.slice_code, weights=table.quality[:, tier], minlength=len(table.slices))
+        sums = self._grouped(alone[None, :].astype(np.float64)) - self._grouped(self.quality_by_slice())
+        if metric.base == "slice_loss":
+            return np.asarray(robust.clean(sums / counts).max(axis=1))
+        squares = self._grouped(self.slice_sums((table.quality[:, [tier]] - table.quality) ** 2))
+        on_tier = np.broadcast_to(np.eye(table.n_tiers)[tier], table.quality.shape)
+        same = self._grouped(self.slice_sums(on_tier)) == counts
+        ends = robust.loss_ends(table, self.coverage, tier)
+        return np.asarray(np.where(same, 0.0, robust.upper_bounds(counts, sums, squares, ends)).max(axis=1))
+
+    def _tier(self, metric: Metric) -> int:
+        if metric.tier not in self.table.tiers:
+            raise ConfigError(
+                f"{metric.base}:{metric.tier}: {metric.tier!r} is not a tier of the data, which has "
+                f"{', '.join(self.table.tiers)}"
+                + ("; a loss is over all slices and takes no @SLICE" if "@" in str(metric.tier) else "")
+            )
+        return self.table.tiers.index(metric.tier)
+
+    def _group_counts(self) -> IntArray:
+        """Queries per covered group, `G`; at least one group."""
         cover = self.coverage
         if not cover.groups:
             raise ConfigError(
                 f"no slice reaches the minimum coverage of {cover.minimum} queries; lower slices.minimum or add data"
             )
-        worst = np.full(len(self.quality_by_slice()), np.inf)
-        for g in range(len(cover.groups)):
-            member = cover.group_of_slice == g
-            mean = _row_sums(self.quality_by_slice()[:, member]) / cover.counts[member].sum()
-            worst = np.minimum(worst, mean)
-        return worst
+        inside = cover.group_of_slice >= 0
+        return np.bincount(cover.group_of_slice[inside], weights=cover.counts[inside]).astype(np.int64)
+
+    def _grouped(self, sums: FloatArray) -> FloatArray:
+        """Sums per covered group, `n x G`, from `sums: n x S`."""
+        group = self.coverage.group_of_slice
+        return np.stack([_row_sums(sums[:, group == g]) for g in range(len(self.coverage.groups))], axis=1)
 
 
 def _row_sums(values: FloatArray) -> FloatArray:

@@ -37,6 +37,11 @@ def refuse_inexpressible(policy: PolicyFile) -> None:
             "LiteLLM routes by boundaries on one score and cannot compute a utility per tier; "
             "tune with policy=thresholds scorer=litellm, or use target=json"
         )
+    if policy.lanes.eligible_tier is not None:
+        raise ExportError(
+            "LiteLLM has no lane ahead of its boundaries and cannot run the eligibility head; "
+            "tune with lane=none, or use target=json"
+        )
     if policy.scorer.get("kind") != "litellm":
         raise ExportError(
             f"the thresholds were tuned on scorer={policy.scorer.get('kind')}, a score that LiteLLM cannot compute; "

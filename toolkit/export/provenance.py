@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from toolkit.export.schema import PolicyFile
 
 MARK = "Written by routefront"
@@ -31,7 +34,34 @@ def provenance_lines(policy: PolicyFile, remarks: tuple[str, ...] = ()) -> list[
     verdict = policy.evidence.get("zero_router_verdict")
     if verdict:
         lines.append(f"Against mixing tiers at random at equal cost: {verdict}.")
+    lines.append(certificate_line(policy))
     missed = policy.evidence.get("constraints_missed")
     if isinstance(missed, list) and missed:
         lines.append(f"WARNING: on validation the policy misses {'; '.join(str(m) for m in missed)}.")
     return [" ".join(line.split()) for line in (*lines, *remarks)]
+
+
+def certificate_summary(evidence: Mapping[str, Any] | None) -> dict[str, object] | None:
+    """What an exported policy carries of its `evidence.json`; None for a policy that nobody certified."""
+    if evidence is None:
+        return None
+    kept = ("verdict", "baseline", "margin", "margin_given", "alpha", "n", "attempt", "created", "source", "data_hash")
+    found: dict[str, object] = {name: evidence.get(name) for name in kept}
+    found["sentence"] = next(iter(evidence.get("sentences") or []), None)
+    return found
+
+
+def certificate_line(policy: PolicyFile) -> str:
+    """One line on the verdict; a warning unless it is a pass."""
+    found = policy.evidence.get("certificate")
+    if not isinstance(found, dict):
+        return "WARNING: not certified: nobody has tested it against a baseline on unseen data."
+    where = (
+        f"against {found['baseline']} on {found['n']} unseen queries, margin {found['margin']:.3g}"
+        f"{'' if found['margin_given'] else ' (the smallest that the data resolves)'}, {found['created']}"
+    )
+    said = f" {found['sentence']}" if found.get("sentence") else ""
+    if found["verdict"] == "pass":
+        return f"Certified: pass {where}.{said}"
+    word = "FAILED its certification" if found["verdict"] == "fail" else "undecided"
+    return f"WARNING: {word} {where}.{said}"

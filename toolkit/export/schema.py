@@ -27,6 +27,8 @@ class LanesFile(BaseModel):
     fallback_tier: str
     low_confidence_tier: str
     confidence_floor: Annotated[float, Field(ge=0, le=1)] | None = None
+    eligible_tier: str | None = None
+    eligibility_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Provenance(BaseModel):
@@ -99,9 +101,12 @@ class PolicyFile(BaseModel):
             raise ValueError(f"utility must hold lambda and {expected} offsets; got {self.utility}")
         elif not np.isfinite(list(self.utility.values())).all() or self.utility["lambda"] < 0:
             raise ValueError(f"lambda and offsets must be finite, lambda not negative; got {self.utility}")
-        unknown = {self.lanes.fallback_tier, self.lanes.low_confidence_tier} - set(self.tiers)
+        lanes = self.lanes
+        if (lanes.eligible_tier is None) != (lanes.eligibility_threshold is None):
+            raise ValueError("lanes must hold both eligible_tier and eligibility_threshold, or neither")
+        unknown = {lanes.fallback_tier, lanes.low_confidence_tier, lanes.eligible_tier} - {*self.tiers, None}
         if unknown:
-            raise ValueError(f"lanes name tiers that the policy does not have: {sorted(unknown)}")
+            raise ValueError(f"lanes name tiers that the policy does not have: {sorted(map(str, unknown))}")
         return self
 
     @property
@@ -123,6 +128,8 @@ class PolicyFile(BaseModel):
             fallback_tier=self.tiers.index(self.lanes.fallback_tier),
             low_confidence_tier=self.tiers.index(self.lanes.low_confidence_tier),
             confidence_floor=self.lanes.confidence_floor,
+            eligible_tier=None if self.lanes.eligible_tier is None else self.tiers.index(self.lanes.eligible_tier),
+            eligibility_threshold=self.lanes.eligibility_threshold,
         )
 
 

@@ -15,7 +15,7 @@ from toolkit.evaluation.estimators import Estimator
 from toolkit.evaluation.slices import Coverage
 from toolkit.evaluation.thresholds import ScoreOrder, ThresholdEstimator
 from toolkit.families.base import Deployment, Family, boundary_sweep, dimension_sweep
-from toolkit.policies.lanes import Lanes
+from toolkit.policies.lanes import FREE, Lanes
 from toolkit.policies.thresholds import ThresholdPolicy
 from toolkit.scorers.base import ScoreTable
 from toolkit.spaces import JoinedSpace, SearchSpace, ThresholdSpace
@@ -135,7 +135,8 @@ class ConfidenceFamily(Family):
         tier = self._plain.assign(params[:, :d])
         confidence = self.scores.confidence
         assert confidence is not None
-        low = (confidence[None, :] < params[:, d, None]) & ~Lanes.failed(self.scores)[None, :]
+        free = self._plain.lanes.pinned(self.scores) == FREE  # not failed, not eligible
+        low = (confidence[None, :] < params[:, d, None]) & free[None, :]
         return np.asarray(np.where(low, params[:, d + 1, None].astype(np.int8), tier), dtype=np.int8)
 
     def corners(self) -> FloatArray:

@@ -12,6 +12,8 @@ from toolkit.evaluation.constraints import Constraint
 from toolkit.problem import Evaluation
 
 RULES = ("auto", "knee", "max_quality", "min_cost")
+CERTIFIED = "certified"
+"""A rule that needs a validation split; `toolkit.certify.choice` has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,8 @@ def choose(evaluation: Evaluation, front: IntArray, rule: str, constraints: tupl
     Args:
         evaluation: All candidates.
         front: Rows of the feasible front.
-        rule: One of `RULES`. `auto` is `min_cost` under a floor, `max_quality` under ceilings alone, else `knee`.
+        rule: One of `RULES`. `auto` is `min_cost` under a floor (a ceiling on a loss of quality is one too),
+            `max_quality` under other ceilings alone, else `knee`.
         constraints: The constraints that the search ran under.
 
     Raises:
@@ -66,13 +69,12 @@ def choose(evaluation: Evaluation, front: IntArray, rule: str, constraints: tupl
 
 def check_rule(rule: str) -> None:
     """Raise ConfigError if there is no such rule."""
-    if rule not in RULES:
-        hint = " (it needs the certify command, which this version does not have)" if rule == "certified" else ""
-        raise ConfigError(f"choose={rule} is not available{hint}; known: {', '.join(RULES)}")
+    if rule not in (*RULES, CERTIFIED):
+        raise ConfigError(f"choose={rule} is not available; known: {', '.join((*RULES, CERTIFIED))}")
 
 
 def _automatic(evaluation: Evaluation, constraints: tuple[Constraint, ...]) -> str:
-    if any(c.metric.maximise for c in constraints) and "cost_usd" in evaluation.columns:
+    if any(c.metric.of_quality for c in constraints) and "cost_usd" in evaluation.columns:
         return "min_cost"
     return "max_quality" if constraints else "knee"
 

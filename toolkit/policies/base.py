@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.outcomes import FloatArray, IntArray
-from toolkit.policies.lanes import FREE, Lanes
+from toolkit.policies.lanes import BUDGET, ELIGIBLE, FALLBACK, LOW_CONFIDENCE, Lanes
 from toolkit.scorers.base import ScoreTable
+
+_LANE_REASONS = {
+    FALLBACK: "no usable score: fallback tier",
+    ELIGIBLE: "eligible: pinned to the reasoning lane",
+    LOW_CONFIDENCE: "confidence below the floor",
+}
 
 
 class Policy(Protocol):
@@ -45,18 +51,20 @@ class Decisions:
         tier: `N` tier indices.
         score: `N` scores the decision was based on; NaN where the scorer failed.
         reason: `N` short sentences.
+        lane: `N` lanes, as `Lanes.lane` gives them.
     """
 
     tier: IntArray
     score: FloatArray
     reason: tuple[str, ...]
+    lane: IntArray
 
 
 def decide(policy: Policy, params: FloatArray, scores: ScoreTable, lanes: Lanes) -> Decisions:
     """Route each query with one candidate (`params: p`) and say why."""
     tier = policy.assign(params[None, :], scores, lanes)[0].astype(np.int64)
     reason = policy.reasons(params, scores)
-    failed = lanes.failed(scores)
-    for row in np.flatnonzero(lanes.pinned(scores) != FREE):
-        reason[row] = "no usable score: fallback tier" if failed[row] else "confidence below the floor"
-    return Decisions(tier=tier, score=scores.score, reason=tuple(reason))
+    lane = lanes.lane(scores)
+    for row in np.flatnonzero(lane != BUDGET):
+        reason[row] = _LANE_REASONS[int(lane[row])]
+    return Decisions(tier=tier, score=scores.score, reason=tuple(reason), lane=lane)

@@ -79,7 +79,7 @@ def front_figure(record: RunRecord) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     points = _draw_tiers(axes, record, x)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9.5, frameon=False)
-    _label_points(figure, axes, points, [_shown(t) for t in record.evidence.tiers])
+    _label_points(figure, axes, points, [shown_name(t) for t in record.evidence.tiers])
     return figure
 
 
@@ -148,7 +148,7 @@ def _draw_chosen(axes: Axes, record: RunRecord, x: _Horizontal) -> None:
     axes.errorbar(at.mean, quality.mean, _arms(quality), _arms(at), "o", color=_RED, ms=2, capsize=3, zorder=6)
     stock = record.stock_validate
     if stock is not None and x.column == "cost_usd" and math.isfinite(stock.cost_usd):
-        label = _shown(stock.name)
+        label = shown_name(stock.name)
         axes.plot(1000.0 * stock.cost_usd, stock.quality, "s", ms=8, mfc="#CC79A7", mec="black", zorder=5, label=label)
 
 
@@ -273,8 +273,8 @@ def slices_figure(record: RunRecord) -> Figure:
             0.5, 0.5, "no slice has enough queries", ha="center", va="center", fontsize=11, transform=left.transAxes
         )
     _draw_differences(left, slices, best)
-    _draw_shares(right, slices, [_shown(t) for t in evidence.tiers])
-    left.set_yticks(range(len(slices)), [f"{_shown(s.name)}  (n = {s.n:,})" for s in slices])
+    _draw_shares(right, slices, [shown_name(t) for t in evidence.tiers])
+    left.set_yticks(range(len(slices)), [f"{shown_name(s.name)}  (n = {s.n:,})" for s in slices])
     left.set_ylim(-0.7, max(len(slices), 1) - 0.3)
     for axes in (left, right):
         axes.tick_params(labelsize=10)
@@ -282,7 +282,7 @@ def slices_figure(record: RunRecord) -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9.5, frameon=False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9.5, frameon=False)
-    left.set_xlabel(f"quality minus that of {_shown(best)}, 95 % interval", fontsize=10.5)
+    left.set_xlabel(f"quality minus that of {shown_name(best)}, 95 % interval", fontsize=10.5)
     right.set_xlabel("share of the slice's queries", fontsize=10.5)
     return figure
 
@@ -315,7 +315,7 @@ def _draw_shares(axes: Axes, slices: Sequence[SliceEvidence], tiers: Sequence[st
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """A user's name as a label: one line, capped in its middle, no mathtext, `?` for what the font cannot draw."""
     font = get_font(findfont(FontProperties(family="DejaVu Sans")))
     line = " ".join(name.split())

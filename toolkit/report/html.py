@@ -1,28 +1,33 @@
 """One self-contained page on one run: no script, no external resource, figures embedded as PNG.
 
-Names of tiers and slices are user data: every text goes through `_text`, and only there.
+Names of tiers and slices are user data: every text goes through `escaped`, and only there.
 """
 
 from __future__ import annotations
 
-import base64
-import html
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from toolkit.certify.evidence import Evidence, SliceEvidence
-from toolkit.certify.intervals import Interval
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
+from toolkit.report.lanes_html import lane_section
+from toolkit.report.markup import (
+    Cell,
+    Row,
+    definitions_html,
+    escaped,
+    image_html,
+    shown_value,
+    table_html,
+    verdict_cell,
+)
 from toolkit.report.parameters import flat_range, meaning, step_change
 from toolkit.report.record import RunRecord
-from toolkit.report.sentences import sentences_by_topic
+from toolkit.report.sentences import sentences_by_topic, small_slices
 from toolkit.report.wording import (
     column_label,
-    column_value,
     constraint_column,
     constraint_label,
     has_costs,
@@ -30,11 +35,9 @@ from toolkit.report.wording import (
     parameter_value,
     percent,
     roles,
-    signed_difference,
     with_interval,
 )
 
-_UNKNOWN = "–"
 _POLICY = "this policy"
 _MOST_SHARES = 4
 _READING = (
@@ -94,17 +97,6 @@ td.none { color: var(--soft); }
 """
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """A table cell that carries a class: `loss`, `gain`, `none`, `lines` or `prose`."""
-
-    text: str
-    kind: str
-
-
-_Row = Sequence["str | _Cell"]
-
-
 def draw_pictures(record: RunRecord) -> dict[str, bytes]:
     """The page's figures as PNG, by name: `front` and `slices`."""
     return {"front": png_bytes(front_figure(record)), "slices": png_bytes(slices_figure(record))}
@@ -114,11 +106,11 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
     """The whole page, with the pictures that `draw_pictures` drew inside."""
     lead = f"Tuned on {record.n_tune:,} queries, judged on {record.n_validate:,} others. {record.source}"
     body = [
-        f"<h1>{_text(record.title)}</h1>",
-        f'<p class="soft">{_text(lead)}</p>',
-        f'<section class="verdict">{_definitions(sentences_by_topic(record))}</section>',
+        f"<h1>{escaped(record.title)}</h1>",
+        f'<p class="soft">{escaped(lead)}</p>',
+        f'<section class="verdict">{definitions_html(sentences_by_topic(record))}</section>',
         "<h2>Where the policy stands</h2>",
-        _image(
+        image_html(
             pictures["front"],
             "Quality against cost or latency of the policies, single tiers and chosen point",
         ),
@@ -126,6 +118,7 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         *_parameter_section(record),
         *_comparison_section(record),
         *_slice_section(record, pictures["slices"]),
+        *lane_section(record.evidence),
         *_provenance_section(record),
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -133,133 +126,88 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        f"<title>{_text(record.title)} – routefront</title>",
+        f"<title>{escaped(record.title)} – routefront</title>",
         f"<style>{_STYLE}</style>",
     ]
     parts = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", *body, "</body>", "</html>"]
     return "\n".join(parts) + "\n"
 
 
-def _text(text: str) -> str:
-    return html.escape(text).replace(" %", "\u00a0%")
-
-
-def _image(png: bytes, alternative: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    return f'<div class="wide"><img alt="{_text(alternative)}" src="data:image/png;base64,{data}"></div>'
-
-
-def _definitions(entries: Iterable[tuple[str, Sequence[str]]]) -> str:
-    rows = [
-        f"<dt>{_text(term)}</dt><dd>{''.join(f'<p>{_text(line)}</p>' for line in lines)}</dd>"
-        for term, lines in entries
-    ]
-    return f"<dl>{''.join(rows)}</dl>"
-
-
-def _table(head: Sequence[str], rows: Sequence[_Row], *, highlighted: str | None = None) -> str:
-    """A table whose first column names the rows; columns without any figure are left out."""
-    columns = [i for i in range(len(head)) if i == 0 or any(row[i] not in {"", _UNKNOWN} for row in rows)]
-    titles = "".join(f'<th scope="col">{_text(head[i])}</th>' for i in columns)
-    lines = []
-    for row in rows:
-        mark = ' class="policy"' if row[0] == highlighted else ""
-        cells = "".join(_data_cell(row[i]) for i in columns[1:])
-        lines.append(f'<tr{mark}><th scope="row">{_text(str(row[0]))}</th>{cells}</tr>')
-    body = "\n".join(lines)
-    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _data_cell(cell: str | _Cell) -> str:
-    if isinstance(cell, _Cell):
-        return f'<td class="{cell.kind}">{_text(cell.text)}</td>'
-    return f"<td>{_text(cell)}</td>"
-
-
-def _value(column: str, value: float) -> str:
-    return column_value(column, value) if math.isfinite(value) else _UNKNOWN
-
-
-def _verdict_cell(difference: Interval) -> _Cell:
-    kind = "none" if difference.verdict == "no evidence" else difference.verdict
-    return _Cell(f"{difference.verdict}\n{signed_difference(difference)}", kind)
-
-
 def _chosen_section(record: RunRecord) -> list[str]:
     """Tune against validation, and the constraints."""
     evidence = record.evidence
-    rows: list[_Row] = []
+    rows: list[Row] = []
     for column in dict.fromkeys((*record.chosen_tune, *map(constraint_column, evidence.constraints))):
-        tuned = _value(column, record.chosen_tune.get(column, np.nan))
-        validated = with_interval(on_validation(evidence, column), partial(_value, column))
+        tuned = shown_value(column, record.chosen_tune.get(column, np.nan))
+        validated = with_interval(on_validation(evidence, column), partial(shown_value, column))
         rows.append([column_label(column), tuned, validated, _bound_cell(evidence, column)])
     return [
         "<h2>The chosen point, tuned and validated</h2>",
-        f'<p class="soft">{_text(f"Chosen by {record.chosen_because}.")}</p>',
-        _table(["figure", "tune split", "validation split, 95 % interval", "constraint"], rows),
+        f'<p class="soft">{escaped(f"Chosen by {record.chosen_because}.")}</p>',
+        table_html(["figure", "tune split", "validation split, 95 % interval", "constraint"], rows),
     ]
 
 
-def _bound_cell(evidence: Evidence, column: str) -> str | _Cell:
+def _bound_cell(evidence: Evidence, column: str) -> str | Cell:
     bounds = [c for c in evidence.constraints if constraint_column(c) == column]
     if not bounds:
         return ""
     text = "; ".join(f"{constraint_label(c)} {'holds' if c.holds else 'is missed'}" for c in bounds)
-    return _Cell(text, "none" if all(c.holds for c in bounds) else "loss")
+    return Cell(text, "none" if all(c.holds for c in bounds) else "loss")
 
 
 def _parameter_section(record: RunRecord) -> list[str]:
     """Value, meaning and sensitivity of each parameter."""
     found = {s.name: s for s in record.sensitivity}
     header = ["name", "value", "what it means"]
-    rows: list[_Row] = []
+    rows: list[Row] = []
     for name, value in record.params.items():
-        row: list[str | _Cell] = [name, parameter_value(value), _Cell(meaning(record, name), "prose")]
+        row: list[str | Cell] = [name, parameter_value(value), Cell(meaning(record, name), "prose")]
         if found:
             s = found.get(name)
-            row += [flat_range(s), *(_Cell(step_change(s, up=up), "lines") for up in (False, True))]
+            row += [flat_range(s), *(Cell(step_change(s, up=up), "lines") for up in (False, True))]
         rows.append(row)
     if not found:
-        return ["<h2>Parameters</h2>", _table(header, rows)]
+        return ["<h2>Parameters</h2>", table_html(header, rows)]
     said = (
         "On the tune split, one parameter at a time. Range: quality loses at most 0.005, cost and latency rise by at "
         "most 5 %, constraints that hold go on holding (≤ and ≥: the last step tried, 20 % of the traffic or of the "
         "range away, is still inside). A step is 1 % of the traffic for a boundary, 1 % of the range for others."
     )
     header += ["range that changes little", "a step down", "a step up"]
-    return ["<h2>Parameters</h2>", _table(header, rows), f'<p class="soft">{_text(said)}</p>']
+    return ["<h2>Parameters</h2>", table_html(header, rows), f'<p class="soft">{escaped(said)}</p>']
 
 
 def _comparison_section(record: RunRecord) -> list[str]:
     """Single tiers, the policy, the Zero router and the stock policy side by side."""
     evidence, names = record.evidence, roles(record.evidence)
-    rows: list[_Row] = []
+    rows: list[Row] = []
     for k, tier in enumerate(evidence.tiers):
-        gap = _verdict_cell(evidence.versus[tier]) if tier in evidence.versus else ""
+        gap = verdict_cell(evidence.versus[tier]) if tier in evidence.versus else ""
         figures = _figures(evidence.tier_quality[k], evidence.tier_cost_usd[k], evidence.tier_latency_p95_s[k])
         rows.append([tier, names.get(tier, ""), *figures, gap])
-    latency = _value("latency_p95_s", evidence.latency_s.get("p95", np.nan))
-    cost = with_interval(evidence.cost_usd, partial(_value, "cost_usd"))
+    latency = shown_value("latency_p95_s", evidence.latency_s.get("p95", np.nan))
+    cost = with_interval(evidence.cost_usd, partial(shown_value, "cost_usd"))
     rows.append([_POLICY, "", with_interval(evidence.quality), cost, latency, ""])
     if evidence.zero_difference is not None:
         figures = _figures(evidence.zero_quality, evidence.cost_usd.mean, np.nan)
         rows.append(
-            ["Zero router at equal cost", "mixes tiers at random", *figures, _verdict_cell(evidence.zero_difference)]
+            ["Zero router at equal cost", "mixes tiers at random", *figures, verdict_cell(evidence.zero_difference)]
         )
     if (stock := record.stock_validate) is not None:
         rows.append([stock.name, "stock policy", *_figures(stock.quality, stock.cost_usd, np.nan), ""])
     rows.append(["oracle", "best tier per query", *_figures(evidence.oracle_quality, np.nan, np.nan), ""])
     head = ["", "role", "quality", "cost per 1,000 queries", "p95 latency", "policy's quality minus this one's"]
-    stock_line = [f"<p>{_text(record.stock_difference)}</p>"] if record.stock_difference is not None else []
+    stock_line = [f"<p>{escaped(record.stock_difference)}</p>"] if record.stock_difference is not None else []
     return [
         "<h2>Against single tiers and random mixing, validation split</h2>",
-        _table(head, rows, highlighted=_POLICY),
+        table_html(head, rows, highlighted=_POLICY),
         *stock_line,
     ]
 
 
 def _figures(quality: float, cost_usd: float, latency_s: float) -> list[str]:
-    return [_value("quality", quality), _value("cost_usd", cost_usd), _value("latency_p95_s", latency_s)]
+    return [shown_value("quality", quality), shown_value("cost_usd", cost_usd), shown_value("latency_p95_s", latency_s)]
 
 
 def _slice_section(record: RunRecord, picture: bytes) -> list[str]:
@@ -270,8 +218,8 @@ def _slice_section(record: RunRecord, picture: bytes) -> list[str]:
     gaps = [f"difference to {tier} ({role})" for tier, role in names.items()]
     return [
         "<h2>Slices</h2>",
-        _image(picture, "Per slice, difference to the best single tier and tier shares"),
-        _table(
+        image_html(picture, "Per slice, difference to the best single tier and tier shares"),
+        table_html(
             ["slice", "queries", "quality", *gaps, "cost per 1,000 queries", "tier shares"],
             [_slice_row(s, evidence) for s in ordered],
         ),
@@ -279,10 +227,11 @@ def _slice_section(record: RunRecord, picture: bytes) -> list[str]:
     ]
 
 
-def _slice_row(found: SliceEvidence, evidence: Evidence) -> list[str | _Cell]:
-    gaps = [_verdict_cell(found.versus[tier]) for tier in roles(evidence)]
-    shares = _Cell(_shares(found, evidence.tiers), "lines")
-    return [found.name, f"{found.n:,}", with_interval(found.quality), *gaps, _value("cost_usd", found.cost_usd), shares]
+def _slice_row(found: SliceEvidence, evidence: Evidence) -> list[str | Cell]:
+    gaps = [verdict_cell(found.versus[tier]) for tier in roles(evidence)]
+    shares = Cell(_shares(found, evidence.tiers), "lines")
+    cost = shown_value("cost_usd", found.cost_usd)
+    return [found.name, f"{found.n:,}", with_interval(found.quality), *gaps, cost, shares]
 
 
 def _shares(found: SliceEvidence, tiers: tuple[str, ...]) -> str:
@@ -294,11 +243,7 @@ def _shares(found: SliceEvidence, tiers: tuple[str, ...]) -> str:
 
 
 def _small_slices(evidence: Evidence) -> list[str]:
-    if not evidence.uncovered:
-        return []
-    names = ", ".join(f"{name} ({n:,})" for name, n in evidence.uncovered.items())
-    merged = f", judged together as {evidence.other}" if any(s.name == evidence.other for s in evidence.slices) else ""
-    return [f'<p class="soft">{_text(f"Too small to judge alone{merged} (queries in brackets): {names}.")}</p>']
+    return [f'<p class="soft">{escaped(sentence)}</p>' for sentence in small_slices(evidence)]
 
 
 def _provenance_section(record: RunRecord) -> list[str]:
@@ -315,4 +260,4 @@ def _provenance_section(record: RunRecord) -> list[str]:
         ("Notes", record.notes or ("none",)),
         ("How to read", _READING if has_costs(record) else _READING[:2]),
     ]
-    return ["<h2>Provenance</h2>", _definitions(entries)]
+    return ["<h2>Provenance</h2>", definitions_html(entries)]

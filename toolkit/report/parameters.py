@@ -24,11 +24,21 @@ def meaning(record: RunRecord, name: str) -> str:
     if found is not None:
         where = "" if found[2] is None else f"For queries of slice {found[2]}: "
         return where + _threshold(record, int(found[1]), "" if found[2] is None else f"[{found[2]}]")
+    if name == "eligibility_threshold":
+        return _eligibility(record)
     if name == "low_confidence_tier":
         return f"Queries of low confidence go to {record.evidence.tiers[round(record.params[name])]}."
     if record.policy == "utility":
         return _utility(record, name)
     return _OTHERS.get(name, "Weight of this signal in LiteLLM's score.")
+
+
+def _eligibility(record: RunRecord) -> str:
+    """What the threshold of the eligibility lane does."""
+    found = record.evidence.eligibility
+    better = "the lane's tier" if found is None else found.tier
+    gain = "clearly" if found is None else f"by more than {found.margin:g}"
+    return f"A query goes to {better}, whatever its score, if the chance that it answers {gain} better reaches this."
 
 
 def _threshold(record: RunRecord, k: int, suffix: str) -> str:

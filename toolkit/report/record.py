@@ -26,6 +26,44 @@ class StockPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChoicePoint:
+    """Mean quality and cost per query of one candidate on both splits; NaN where unknown."""
+
+    tune_quality: float
+    tune_cost_usd: float
+    validate_quality: float
+    validate_cost_usd: float
+
+    @property
+    def optimism(self) -> float:
+        """By how much the tune split flattered its quality."""
+        return self.tune_quality - self.validate_quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifiedChoiceRecord:
+    """A choice by tests along a path, and the ordinary choice beside it.
+
+    Attributes:
+        alpha: Level.
+        path: What was tested, from the safest on; the last one may be the one that could not be shown.
+        p: p-value of each against "it breaks a constraint".
+        binding: The constraint with that p-value.
+        certified: Whether each is shown to keep all constraints.
+        chosen: The shipped point.
+        ordinary: What the ordinary rule would have chosen on the tune split.
+    """
+
+    alpha: float
+    path: tuple[ChoicePoint, ...]
+    p: tuple[float, ...]
+    binding: tuple[str, ...]
+    certified: tuple[bool, ...]
+    chosen: ChoicePoint
+    ordinary: ChoicePoint
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One tuning run.
 
@@ -50,6 +88,7 @@ class RunRecord:
         stock_difference: Sentence comparing chosen and stock policy on the validation split, or None.
         notes: Sentences on the data (dropped rows, reordered tiers, ...) and on the search.
         sensitivity: How far each parameter may move alone.
+        certified_choice: How the point was certified, with choose=certified.
     """
 
     title: str
@@ -75,3 +114,4 @@ class RunRecord:
     stock_difference: str | None
     notes: tuple[str, ...]
     sensitivity: tuple[Sensitivity, ...] = ()
+    certified_choice: CertifiedChoiceRecord | None = None

@@ -7,13 +7,14 @@ contains 0 is reported as "no evidence", never as equality. Money is shown in US
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
 
 from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
+from toolkit.report.lanes import lane_sentences
 from toolkit.report.record import RunRecord
 from toolkit.report.wording import (
     column_label,
@@ -49,6 +50,7 @@ def sentences_by_topic(record: RunRecord) -> list[tuple[str, list[str]]]:
         ("Score", [_information(record.evidence)]),
         ("Slices", _slices(record.evidence)),
         ("Latency", _latency(record.evidence)),
+        ("Lanes", lane_sentences(record.evidence)),
     ]
     return [(topic, sentences) for topic, sentences in topics if sentences]
 
@@ -64,7 +66,7 @@ def _cost(record: RunRecord) -> list[str]:
     if not has_costs(record):
         return ["Costs are unknown, so nothing is said about savings or about mixing tiers at random at equal cost."]
     sentences = [
-        f"On {_counted(evidence.n, 'validation query')} the policy costs "
+        f"On {counted(evidence.n, 'validation query')} the policy costs "
         f"{with_interval(evidence.cost_usd, usd_per_1000)} per 1,000 queries."
     ]
     for tier, name in _rivals(evidence).items():
@@ -193,20 +195,28 @@ def _slices(evidence: Evidence) -> list[str]:
         alone = worst.tier_quality[evidence.tiers.index(best)]
         sentences.append(
             f"The worst covered slice is {worst.name} with quality {with_interval(worst.quality)} "
-            f"on {_counted(worst.n, 'query')}; {best} alone has {alone:.3f} there."
+            f"on {counted(worst.n, 'query')}; {best} alone has {alone:.3f} there."
         )
-    return sentences + _small_slices(evidence)
+    return sentences + small_slices(evidence)
 
 
-def _small_slices(evidence: Evidence) -> list[str]:
-    if not evidence.uncovered:
-        return []
-    together = any(s.name == evidence.other for s in evidence.slices)
-    fate = f"judged only together, as {evidence.other}" if together else "and too small together"
-    largest_first = sorted(evidence.uncovered.items(), key=lambda item: -item[1])
-    names = _listed(f"{name} ({_counted(n, 'query')})" for name, n in largest_first)
-    number = _counted(len(largest_first), "slice")
-    return [f"{number} {'is' if len(largest_first) == 1 else 'are'} too small to judge alone, {fate}: {names}."]
+def small_slices(evidence: Evidence) -> list[str]:
+    """Which slices are too small to stand alone, and what judges them."""
+    return merged_slices(evidence.uncovered, evidence.merged_into)
+
+
+def merged_slices(counts: Mapping[str, int], merged_into: Mapping[str, str | None]) -> list[str]:
+    """The same from queries per small slice, and the group that each was merged into."""
+    by_group: dict[str | None, list[tuple[str, int]]] = {}
+    for name, n in sorted(counts.items(), key=lambda item: -item[1]):
+        by_group.setdefault(merged_into.get(name), []).append((name, n))
+    sentences = []
+    for group, members in by_group.items():
+        fate = f"judged only together, as {group}" if group is not None else "and too small together"
+        names = listed(f"{name} ({counted(n, 'query')})" for name, n in members)
+        number, verb = counted(len(members), "slice"), "is" if len(members) == 1 else "are"
+        sentences.append(f"{number} {verb} too small to judge alone, {fate}: {names}.")
+    return sentences
 
 
 def _among(some: list[SliceEvidence], covered: tuple[SliceEvidence, ...], extreme: str) -> str:
@@ -216,16 +226,18 @@ def _among(some: list[SliceEvidence], covered: tuple[SliceEvidence, ...], extrem
 
 
 def _slice_list(slices: list[SliceEvidence], tier: str) -> str:
-    return _listed(f"{s.name} {signed_difference(s.versus[tier])} (n = {s.n:,})" for s in slices)
+    return listed(f"{s.name} {signed_difference(s.versus[tier])} (n = {s.n:,})" for s in slices)
 
 
-def _listed(items: Iterable[str]) -> str:
+def listed(items: Iterable[str]) -> str:
+    """Names with commas, the first few of many."""
     names = list(items)
     rest = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _counted(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """`1 query`, `1,200 queries`."""
     if n == 1:
         return f"1 {noun}"
     return f"{n:,} {noun[:-1]}ies" if noun.endswith("y") else f"{n:,} {noun}s"

@@ -15,10 +15,15 @@ from toolkit.report.record import RunRecord
 _LABELS = {
     "cost_usd": "cost per 1,000 queries",
     "worst_slice_quality": "quality of the worst slice",
+    "worst_slice_lcb_quality": "lower bound of the worst slice",
     "latency_mean_s": "mean latency",
     "latency_p50_s": "p50 latency",
     "latency_p95_s": "p95 latency",
     "latency_p99_s": "p99 latency",
+}
+_LOSSES = {
+    "slice_loss": "largest loss to {} in a slice",
+    "slice_loss_ucb": "upper bound of the largest loss to {} in a slice",
 }
 
 
@@ -63,9 +68,14 @@ def with_interval(interval: Interval, show: Callable[[float], str] = "{:.3f}".fo
 
 
 def column_label(column: str) -> str:
-    """Natural column in words: `p95 latency`, `quality in slice gsm8k`."""
+    """Natural column in words: `p95 latency`, `quality in slice gsm8k`, `largest loss to gpt-4 in a slice`."""
     base, _, slice_name = column.partition("[")
     label = _LABELS.get(base, base)
+    if base in _LOSSES:
+        return _LOSSES[base].format(slice_name.removesuffix("]"))
+    if base.startswith("slice_cvar_"):
+        share = float(base.removeprefix("slice_cvar_").removesuffix("_quality"))
+        label = f"quality of the worst {100 * share:g} % of the traffic by slice"
     if base.startswith("share_over_"):
         label = f"share slower than {base.removeprefix('share_over_').removesuffix('s')} s"
     return f"{label} in slice {slice_name.removesuffix(']')}" if slice_name else label
@@ -96,7 +106,12 @@ def constraint_column(constraint: ConstraintEvidence) -> str:
 
 def constraint_label(constraint: ConstraintEvidence) -> str:
     """`quality >= 0.92`, money per 1,000 queries."""
-    column, sign, limit = constraint.text.rsplit(" ", 2)
+    return bound_label(constraint.text)
+
+
+def bound_label(text: str) -> str:
+    """The same for the text of a constraint, such as `cost_usd <= 0.001`."""
+    column, sign, limit = text.rsplit(" ", 2)
     shown = column_value(column, float(limit)) if column.startswith(("cost_usd", "share_over")) else limit
     return f"{column_label(column)} {sign} {shown}" + (" s" if column.startswith("latency") else "")
 

@@ -25,12 +25,14 @@ class ScoreTable:
         confidence: `N` in [0, 1], or None where the scorer states none.
         quality: `N x K` predicted quality, or None where the scorer predicts none.
         cost_usd: `N x K` predicted billed cost, or None where the scorer predicts none.
+        eligibility: `N` in [0, 1], probability that one named tier answers meaningfully better, or None without a head.
     """
 
     score: FloatArray
     confidence: FloatArray | None = None
     quality: FloatArray | None = None
     cost_usd: FloatArray | None = None
+    eligibility: FloatArray | None = None
 
     def take(self, rows: IntArray) -> ScoreTable:
         """The scores at `rows`, in that order."""
@@ -39,6 +41,7 @@ class ScoreTable:
             confidence=None if self.confidence is None else self.confidence[rows],
             quality=None if self.quality is None else self.quality[rows],
             cost_usd=None if self.cost_usd is None else self.cost_usd[rows],
+            eligibility=None if self.eligibility is None else self.eligibility[rows],
         )
 
 
@@ -110,4 +113,5 @@ def _concatenate(pieces: list[ScoreTable]) -> ScoreTable:
         confidence=join([piece.confidence for piece in pieces]),
         quality=join([piece.quality for piece in pieces]),
         cost_usd=join([piece.cost_usd for piece in pieces]),
+        eligibility=join([piece.eligibility for piece in pieces]),
     )

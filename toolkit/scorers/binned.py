@@ -6,7 +6,7 @@ mean quality and cost in each: a calibration curve per tier that may bend either
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ class FittedBinnedScorer:
         quality, cost = self.quality[interval], self.cost_usd[interval]
         bad = ~np.isfinite(found.score)
         quality[bad], cost[bad] = np.nan, np.nan
-        return ScoreTable(score=found.score, confidence=found.confidence, quality=quality, cost_usd=cost)
+        return replace(found, quality=quality, cost_usd=cost)
 
     def save(self, folder: Path) -> None:
         """Arrays as .npz without pickle; the base scorer beside them."""

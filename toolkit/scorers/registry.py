@@ -36,6 +36,10 @@ def load_scorer(description: dict[str, object], folder: Path) -> FittedScorer:
             return FittedTextScorer.load(folder)
         if kind == "binned":
             return _load_binned(description, folder)
+        if kind == "eligibility":
+            from toolkit.scorers.eligibility import FittedEligibilityScorer
+
+            return FittedEligibilityScorer.load(folder, _load_base(description, folder))
     except (OSError, KeyError, TypeError, json.JSONDecodeError, zipfile.BadZipFile, ValueError) as error:
         raise InputDataError(
             f"the scorer in {folder} is missing or damaged ({type(error).__name__}: {error})"
@@ -46,9 +50,14 @@ def load_scorer(description: dict[str, object], folder: Path) -> FittedScorer:
 def _load_binned(description: dict[str, object], folder: Path) -> FittedScorer:
     from toolkit.scorers.binned import FittedBinnedScorer
 
+    with np.load(folder / "binned.npz", allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in ("cuts", "quality", "cost_usd")}
+    return FittedBinnedScorer(base=_load_base(description, folder), **arrays)
+
+
+def _load_base(description: dict[str, object], folder: Path) -> FittedScorer:
+    """The scorer that another one wraps."""
     base = description["base"]
     if not isinstance(base, dict):
         raise InputDataError(f"policy.json describes no base scorer for {folder}")
-    with np.load(folder / "binned.npz", allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in ("cuts", "quality", "cost_usd")}
-    return FittedBinnedScorer(base=load_scorer(base, folder), **arrays)
+    return load_scorer(base, folder)

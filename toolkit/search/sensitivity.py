@@ -89,7 +89,7 @@ def _within(problem: RoutingProblem, evaluation: Evaluation, here: int, toleranc
     fine = evaluation.ok.copy()
     for metric in problem.objectives:
         values = evaluation.columns[metric.column]
-        if metric.maximise or metric.base == "share_over":
+        if metric.in_points:
             loss = (values[here] - values) * (1 if metric.maximise else -1)
             fine &= loss <= tolerance.share
         else:

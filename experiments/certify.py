@@ -1,0 +1,211 @@
+"""`routefront certify`: does a run's policy lose quality against a baseline? `routefront power`: how many labels?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.baselines import Baseline, find_baseline
+from experiments.console import busy, say
+from experiments.evaluate import world_of
+from experiments.files import checked_output, write_json, write_text
+from experiments.loading import LoadedData, data_files, load_data, required
+from experiments.run_folder import now
+from experiments.runs import FinishedRun, open_finished
+from experiments.settings import CertifySettings, ScenarioData
+from experiments.under_load import under_load
+from experiments.unseen import unseen_rows
+from simulators.columns import need_columns, read_columns, text_column
+from simulators.errors import InputDataError
+from simulators.outcomes import IntArray, OutcomeTable
+from simulators.seeds import spawn_rng
+from toolkit.certify.certificate import certify
+from toolkit.evaluation.constraints import restore_constraints
+from toolkit.evaluation.slices import coverage
+from toolkit.export.schema import read_policy
+from toolkit.report.certificate import CertificateReport
+
+EVIDENCE = "evidence.json"
+_DECIDES = {
+    "policy",
+    "tiers",
+    "thresholds",
+    "slice_thresholds",
+    "utility",
+    "lanes",
+    "scorer",
+    "constraints",
+    "data_hash",
+}
+_EXIT_CODES = {"pass": 0, "fail": 3, "undecided": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A policy and a baseline on the same unseen queries.
+
+    Attributes:
+        run: The policy's run.
+        baseline: What it is compared with.
+        table: Unseen queries, on the tiers of both.
+        tier, other: `N` tiers of policy and baseline.
+        notes: Sentences on the data.
+    """
+
+    run: FinishedRun
+    baseline: Baseline
+    table: OutcomeTable
+    tier: IntArray
+    other: IntArray
+    notes: tuple[str, ...]
+
+
+def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
+    """Certify and write the evidence; the second value is the exit code of the verdict."""
+    output = checked_output(settings.output, data_files(settings.data))
+    with busy("Routing the queries with policy and baseline", quiet=quiet):
+        compared = compare_policies(settings)
+    table, policy = compared.table, compared.run.policy
+    world = world_of(policy, table, settings.seed)
+    latency = None
+    if world is not None:
+        rows = np.arange(table.n_queries)
+        tables = [(under_load(table, world, tier), tier) for tier in (compared.tier, compared.other)]
+        latency = (tables[0][0].latency_s[rows, tables[0][1]], tables[1][0].latency_s[rows, tables[1][1]])
+    certificate = certify(
+        table,
+        compared.tier,
+        compared.other,
+        coverage=coverage(table, settings.slices.minimum),
+        constraints=restore_constraints(policy.constraints),
+        margin=settings.margin,
+        alpha=settings.alpha,
+        power=settings.power,
+        rng=spawn_rng(settings.seed, "certify"),
+        latency=latency,
+    )
+    folder = compared.run.path
+    digest, earlier = policy_digest(folder), _earlier(folder)
+    report = CertificateReport(
+        certificate=certificate,
+        policy=str(folder),
+        baseline=compared.baseline.label,
+        source=table.source,
+        created=now(),
+        attempt=1 + len(earlier),
+        notes=compared.notes,
+    )
+    found = _evidence(report, digest, table.data_hash, earlier)
+    replaced = output.exists()
+    write_json(output, found)
+    if output.resolve() != (folder / EVIDENCE).resolve():
+        write_json(folder / EVIDENCE, found)
+    _write_section(folder, report)
+    if replaced:
+        say(f"{output} existed and was replaced.", quiet=quiet)
+    return {**found, "output": str(output), "_report": report}, _EXIT_CODES[certificate.verdict]
+
+
+def _evidence(report: CertificateReport, digest: str, data_hash: str, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+    from toolkit.report.certificate_json import evidence_json
+
+    return {**evidence_json(report), "policy_sha256": digest, "data_hash": data_hash, "earlier": earlier}
+
+
+def policy_digest(run: Path) -> str:
+    """SHA-256 of what a run's policy decides by: what a certificate is valid for."""
+    policy = read_policy(run / "policy.json")
+    decides = policy.model_dump(mode="json", include=_DECIDES)
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def read_evidence(run: Path) -> dict[str, Any] | None:
+    """The run's latest certificate, if there is one for this very policy.
+
+    Raises:
+        InputDataError: If the file is damaged.
+    """
+    path = run / EVIDENCE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputDataError(f"{path} is not JSON ({error}); run routefront certify again") from error
+    if not isinstance(found, dict) or found.get("verdict") not in _EXIT_CODES:
+        raise InputDataError(f"{path} is no certificate; run routefront certify again")
+    return found if found.get("policy_sha256") == policy_digest(run) else None
+
+
+def _earlier(run: Path) -> list[dict[str, Any]]:
+    """One line on each earlier certification of this policy."""
+    found = read_evidence(run)
+    if found is None:
+        return []
+    kept = ("verdict", "baseline", "margin", "n", "data_hash", "created")
+    return [*found.get("earlier", []), {name: found.get(name) for name in kept}]
+
+
+def _write_section(run: Path, report: CertificateReport) -> None:
+    """Put the certificate into the run's report, where there is one that has a place for it."""
+    from toolkit.report.certificate_html import certificate_section, with_certificate
+
+    path = run / "report.html"
+    if not path.is_file():
+        return
+    page = with_certificate(path.read_text(encoding="utf-8"), certificate_section(report))
+    if page is not None:
+        write_text(path, page)
+
+
+def compare_policies(settings: CertifySettings) -> Compared:
+    """Load what the run has not seen, and route it with policy and baseline.
+
+    Raises:
+        InputDataError: If nothing unseen is left.
+    """
+    run = open_finished(settings.run)
+    baseline = find_baseline(
+        required(settings.baseline, "baseline"),
+        tuple(run.policy.tiers),
+        models_of(settings, run.policy.tiers),
+        settings.baseline_models or {},
+    )
+    wanted = list(dict.fromkeys((*run.policy.tiers, *baseline.tiers)))
+    data = load_data(settings.data, settings.scenario, settings.seed, tiers=wanted)
+    rows, seen = unseen_rows(run.path, data.table, settings.data, settings.seed)
+    table = data.table.take(rows)
+    return Compared(
+        run=run,
+        baseline=baseline,
+        table=table,
+        tier=run.decide(table.queries).tier,
+        other=baseline.decide(table),
+        notes=(*data.notes, *_seen_note(seen, data)),
+    )
+
+
+def _seen_note(seen: dict[str, int], data: LoadedData) -> tuple[str, ...]:
+    left_out = sum(seen.values())
+    if not left_out:
+        return ()
+    parts = " and ".join(f"{n:,} of its {name} split" for name, n in seen.items() if n)
+    return (
+        f"{left_out:,} of {data.table.n_queries:,} queries have prompts that the run has seen ({parts}) "
+        "and were left out.",
+    )
+
+
+def models_of(settings: CertifySettings, policy_tiers: list[str]) -> tuple[str, ...]:
+    """Every model that the data has answers of."""
+    if isinstance(settings.data, ScenarioData):
+        return tuple(policy_tiers)
+    path = Path(required(settings.data.outcomes, "data.outcomes"))
+    raw = read_columns(path)
+    need_columns(raw, ["model"], path)
+    return tuple(np.unique(text_column(raw, "model", path)).tolist())

@@ -1,0 +1,154 @@
+"""How many labels it takes: what a comparison per slice can resolve, and what it would need.
+
+All sizes are for one-sided tests of "the loss is below the margin" in every one of S slices at once, if in truth
+nothing is lost: each slice must succeed with probability `power^(1/S)` for all to succeed with probability `power`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from simulators.errors import ConfigError
+from simulators.outcomes import IntArray, OutcomeTable
+from toolkit.certify.intervals import DIFFERENCE, clusters
+from toolkit.evaluation.slices import Coverage
+from toolkit.statistics import MeanEstimate, estimate_mean, labels_needed, resolved_margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceLabels:
+    """Labels of one slice.
+
+    Attributes:
+        name: The covered group.
+        n: Labelled queries at hand.
+        share: Its share of all queries at hand.
+        sd: Standard deviation of the paired difference of one query, dependence within clusters included.
+        needed: Labelled queries needed for the margin.
+        resolved: The smallest margin that the n at hand can show.
+    """
+
+    name: str
+    n: int
+    share: float
+    sd: float
+    needed: int
+    resolved: float
+
+    @property
+    def missing(self) -> int:
+        """Labels still needed."""
+        return max(0, self.needed - self.n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPlan:
+    """Labels of all slices.
+
+    Attributes:
+        margin: Loss of quality that is tolerated.
+        given: Whether somebody set the margin; otherwise it is the smallest one that the data can resolve.
+        alpha: Level of each test.
+        power: Probability that all slices are shown to lose less than the margin, if none loses anything.
+        slices: One entry per covered group.
+        total: Queries needed in all, if slices stay as frequent as they are; a standard deviation above the mean, since
+            how many of them fall into a slice is chance.
+    """
+
+    margin: float
+    given: bool
+    alpha: float
+    power: float
+    slices: tuple[SliceLabels, ...]
+    total: int
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON form."""
+        rows = {s.name: {**asdict(s), "missing": s.missing} for s in self.slices}
+        for row in rows.values():
+            del row["name"]
+        return {
+            "margin": self.margin,
+            "margin_given": self.given,
+            "alpha": self.alpha,
+            "power": self.power,
+            "total_needed": self.total,
+            "slices": rows,
+        }
+
+
+def plan_labels(
+    differences: Mapping[str, MeanEstimate], n_queries: int, *, margin: float | None, alpha: float, power: float
+) -> LabelPlan:
+    """What the labels at hand can resolve, and what the margin takes.
+
+    Args:
+        differences: Covered group -> estimate of the paired difference in quality.
+        n_queries: All queries at hand, covered or not.
+        margin: Tolerated loss, or None for what the data can resolve.
+        alpha: Level of each one-sided test.
+        power: Probability that all groups succeed together.
+
+    Raises:
+        ConfigError: If the margin is not in (0, 1] or there is no covered group.
+    """
+    if margin is not None and not 0 < margin <= 1:
+        raise ConfigError(f"margin is a tolerated loss of quality, in (0, 1]; got {margin:g}")
+    if not differences:
+        raise ConfigError("no slice has enough labelled queries to be judged; add data or lower slices.minimum")
+    each = power ** (1 / len(differences))
+    sd = {
+        name: e.sd if np.isfinite(e.sd) else e.reach for name, e in differences.items()
+    }  # one cluster shows no spread
+    resolved = {
+        name: resolved_margin(sd[name], e.df + 1 if e.df == 0 else e.n, alpha=alpha, power=each, reach=e.reach)
+        for name, e in differences.items()
+    }
+    chosen = min(max(resolved.values()), 1.0) if margin is None else margin
+    slices = tuple(
+        SliceLabels(
+            name=name,
+            n=e.n,
+            share=e.n / n_queries,
+            sd=sd[name],
+            needed=labels_needed(sd[name], chosen, alpha=alpha, power=each, reach=e.reach),
+            resolved=resolved[name],
+        )
+        for name, e in differences.items()
+    )
+    total = max(np.ceil((s.needed + np.sqrt(s.needed)) / s.share) for s in slices)
+    return LabelPlan(margin=chosen, given=margin is not None, alpha=alpha, power=power, slices=slices, total=int(total))
+
+
+def differences_per_slice(
+    table: OutcomeTable, tier: IntArray, baseline: IntArray, coverage: Coverage
+) -> dict[str, MeanEstimate]:
+    """Covered group -> estimate of the policy's quality minus the baseline's, paired over queries.
+
+    Args:
+        table: The data.
+        tier, baseline: `N` tiers of each.
+        coverage: Covered groups of `table`.
+    """
+    rows, cluster = np.arange(table.n_queries), clusters(table)
+    difference = table.quality[rows, tier] - table.quality[rows, baseline]
+    group = coverage.group_of_rows(table)
+    members = {name: np.flatnonzero(group == g) for g, name in enumerate(coverage.groups)}
+    return {name: estimate_mean(difference[at], cluster[at], DIFFERENCE) for name, at in members.items()}
+
+
+def widest_differences(
+    table: OutcomeTable, baseline: IntArray, coverage: Coverage
+) -> tuple[dict[str, MeanEstimate], dict[str, str]]:
+    """Before there is a policy: in each group, the single tier whose difference to the baseline varies most.
+
+    Returns:
+        Covered group -> that estimate, and covered group -> that tier.
+    """
+    every = [np.full(table.n_queries, k) for k in range(table.n_tiers)]
+    single = [differences_per_slice(table, tier, baseline, coverage) for tier in every]
+    widest = {name: int(np.argmax([found[name].sd for found in single])) for name in coverage.groups}
+    return {name: single[k][name] for name, k in widest.items()}, {n: table.tiers[k] for n, k in widest.items()}

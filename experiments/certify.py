@@ -91,13 +91,16 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
     )
     folder = compared.run.path
     digest, earlier = policy_digest(folder), _earlier(folder)
+    again = {(e.get("data_hash"), e.get("margin")) for e in earlier if e.get("baseline") == compared.baseline.label} - {
+        (table.data_hash, certificate.labels.margin)
+    }
     report = CertificateReport(
         certificate=certificate,
         policy=str(folder),
         baseline=compared.baseline.label,
         source=table.source,
         created=now(),
-        attempt=1 + len(earlier),
+        attempt=1 + len(again),
         notes=compared.notes,
     )
     found = _evidence(report, digest, table.data_hash, earlier)
@@ -108,7 +111,7 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
     _write_section(folder, report)
     if replaced:
         say(f"{output} existed and was replaced.", quiet=quiet)
-    return {**found, "output": str(output), "_report": report}, _EXIT_CODES[certificate.verdict]
+    return {**found, "output": str(output), "_record": report}, _EXIT_CODES[certificate.verdict]
 
 
 def _evidence(report: CertificateReport, digest: str, data_hash: str, earlier: list[dict[str, Any]]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _show(command: str, result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         from experiments.files import jsonable
 
-        print(json.dumps(jsonable(result)))
+        print(json.dumps(jsonable({name: value for name, value in result.items() if not name.startswith("_")})))
     else:
         show(command, result, record)
 

@@ -12,6 +12,7 @@ usage: routefront COMMAND [option=value ...] [--json] [-m]
   certify   does the policy lose quality against a baseline, in any slice? pass, fail or undecided, on unseen data
   power     how many labels each slice needs to show that
   verify    let the real gateway decide every prompt and compare, tier by tier
+  diagnose  is the score any good? before any search
   study     tune and validate on many seeded splits: is the gain real?
   compare   fronts of several runs side by side: hypervolume, attainment, paired tests over seeds
   race      every searcher on the same problems with the same initial designs
@@ -37,12 +38,14 @@ Data
       queries:  query_id, prompt; optional slice, session_id, turn, numeric signal columns
       outcomes: query_id, model, score in [0, 1]; optional slice, cost_usd, latency_s, input_tokens, output_tokens
       Parquet, CSV or JSONL by suffix; queries that lack a tier's answer are left out, counted and named
+      data.repeats=F: a second outcomes file of the same queries and models; measures the luck of single answers
 Score (what the router sees before any answer exists)
   scorer=scenario|text|litellm|column     text is learned from your prompts; litellm is the gateway's own heuristic;
                                           column takes scorer.column=NAME from the queries file
 Policy
   policy=thresholds|utility               thresholds on the score, or quality - lambda * cost per tier
   policy.confidence_floor=0.75            below it: policy.low_confidence_tier (default: the dearest)
+  calibration=platt|isotonic              a confidence from the calibrated score, for scores that state none
   policy.fallback_tier=TIER               for a query without a score (default: the middle tier)
   lane=none|confidence|eligibility|both   what goes ahead of the policy. confidence: the floor above, at 0.75.
                                           eligibility: a learned head pins queries on which lane.tier (the dearest)
@@ -129,6 +132,15 @@ nothing is lost, from this recording's own variance. Without run, before any sea
 the baseline (default: the best single tier) stands for the policy.
   margin=0.02                 tolerated loss of quality; unset: the smallest that this data can resolve
   alpha=0.05 power=0.8 slices.minimum=30, baseline as for certify
+""",
+    "diagnose": """\
+routefront diagnose [tune's data, scorer and policy options] [output=diagnostics.json]: is the score any good?
+
+For each step from a tier to a dearer one: how well the score ranks the queries where that helps (AUC, average
+precision), and what its values mean as a probability (Platt and isotonic calibration, fitted on tune, judged on
+validation). Then the share of queries that no boundary can tell apart, and the best gain over mixing tiers at random
+that any policy on this score has. No search; tune does the same first.
+  gain_margin=0.05            a dearer answer is better if its quality is higher by more than this
 """,
     "study": """\
 routefront study [tune's options] splits=20 floors=[0.88,0.9,0.92,0.93] output=study.json

@@ -199,6 +199,10 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
         from experiments.study import run_study
 
         return run_study(s.parse_settings(s.StudySettings, raw), quiet=quiet)
+    if command == "diagnose":
+        from experiments.diagnose import run_diagnose
+
+        return run_diagnose(s.parse_settings(s.DiagnoseSettings, raw), quiet=quiet)
     if command == "evaluate":
         from experiments.evaluate import run_evaluate
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -150,12 +151,12 @@ def interval_coverage(
     return Coverage(share=float(held), width=float(np.mean(widths)))
 
 
-def graded(rng: np.random.Generator, n: int, mean: float = 0.9) -> FloatArray:
+def graded(rng: np.random.Generator, n: int, mean: float) -> FloatArray:
     """Judge scores like those of the embedded scenario."""
     return rng.beta(mean * 5.24, (1 - mean) * 5.24, n)
 
 
-def binary(rng: np.random.Generator, n: int, mean: float = 0.9) -> FloatArray:
+def binary(rng: np.random.Generator, n: int, mean: float) -> FloatArray:
     """Right or wrong."""
     return (rng.uniform(size=n) < mean).astype(np.float64)
 
@@ -165,22 +166,20 @@ def coverages(replications: int) -> dict[str, Coverage]:
     cases: dict[str, tuple[Callable[[np.random.Generator], Interval], float]] = {}
     for kind, source in (("graded", graded), ("0/1", binary)):
         for n, what in ((5_000, "mean"), (250, "slice"), (30, "slice")):
-            cases[f"{what}, {kind}, n = {n}"] = (
-                lambda rng, source=source, n=n: mean_interval(source(rng, n), bounds=UNIT),
-                0.9,
-            )
+            cases[f"{what}, {kind}, n = {n}"] = (partial(_mean_of, source, n), 0.9)
         for s, n in ((6, 100), (20, 50)):
             cases[f"worst of {s} equal slices, {kind}, n = {n} each"] = (
-                lambda rng, source=source, s=s, n=n: worst_of([source(rng, n) for _ in range(s)]),
+                partial(_worst_drawn, source, [0.9] * s, n),
                 0.9,
             )
+        uneven = [0.85] + [0.9] * 5
         cases[f"worst of 6 slices, one 5 points worse, {kind}, n = 100 each"] = (
-            lambda rng, source=source: worst_of([source(rng, 100, 0.85), *(source(rng, 100) for _ in range(5))]),
+            partial(_worst_drawn, source, uneven, 100),
             0.85,
         )
     for n in (5_000, 250):
         cases[f"p95 of lognormal latencies, n = {n}"] = (
-            lambda rng, n=n: quantile_interval(rng.lognormal(0.0, 0.8, n), 0.95),
+            partial(_p95_of, n),
             float(np.exp(0.8 * 1.6448536269514722)),
         )
     cases["paired difference in a slice, discordance 0.15, n = 60"] = (_paired_interval, 0.0)
@@ -188,6 +187,21 @@ def coverages(replications: int) -> dict[str, Coverage]:
         name: interval_coverage(draw, truth, replications=replications, name=name)
         for name, (draw, truth) in cases.items()
     }
+
+
+Source = Callable[[np.random.Generator, int, float], FloatArray]
+
+
+def _mean_of(source: Source, n: int, rng: np.random.Generator) -> Interval:
+    return mean_interval(source(rng, n, 0.9), bounds=UNIT)
+
+
+def _worst_drawn(source: Source, means: list[float], n: int, rng: np.random.Generator) -> Interval:
+    return worst_of([source(rng, n, mean) for mean in means])
+
+
+def _p95_of(n: int, rng: np.random.Generator) -> Interval:
+    return quantile_interval(rng.lognormal(0.0, 0.8, n), 0.95)
 
 
 def worst_of(groups: list[FloatArray]) -> Interval:
@@ -207,7 +221,7 @@ def naive_coverage(replications: int) -> Coverage:
     """Coverage of the naive interval with six equal slices."""
 
     def draw(rng: np.random.Generator) -> Interval:
-        return naive_worst([graded(rng, 100) for _ in range(6)], rng)
+        return naive_worst([graded(rng, 100, 0.9) for _ in range(6)], rng)
 
     return interval_coverage(draw, 0.9, replications=replications, name="naive")
 

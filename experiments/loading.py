@@ -19,7 +19,7 @@ from experiments.settings import (
     TuneSettings,
 )
 from simulators.errors import ConfigError
-from simulators.outcomes import OutcomeTable
+from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.pareto.axes import Axes
 from toolkit.policies.lanes import Lanes
@@ -30,11 +30,19 @@ from toolkit.search.base import Controller
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedData:
-    """A table and what a user should know about how it came about."""
+    """A table and what a user should know about how it came about.
+
+    Attributes:
+        table: The outcomes.
+        n_dropped: Queries left out.
+        notes: Sentences.
+        repeat: `N x K` quality of a second answer, NaN where a query has none; None without `data.repeats`.
+    """
 
     table: OutcomeTable
     n_dropped: int
     notes: tuple[str, ...]
+    repeat: FloatArray | None = None
 
 
 def required(value: str | None, option: str) -> str:
@@ -50,7 +58,7 @@ def required(value: str | None, option: str) -> str:
 
 def data_files(data: ScenarioData | RecordedData) -> list[str | None]:
     """The files that the settings read."""
-    return [] if isinstance(data, ScenarioData) else [data.queries, data.outcomes, data.prices]
+    return [] if isinstance(data, ScenarioData) else [data.queries, data.outcomes, data.prices, data.repeats]
 
 
 def load_data(
@@ -58,6 +66,8 @@ def load_data(
     scenario: dict[str, object] | None,
     seed: int,
     tiers: list[str] | None = None,
+    *,
+    with_repeats: bool = False,
 ) -> LoadedData:
     """The outcome table that the settings describe.
 
@@ -66,6 +76,10 @@ def load_data(
         scenario: The scenario group, for `data=scenario`.
         seed: Seed of a scenario's draw, unless the settings give one.
         tiers: Tiers of an existing policy, in its order, or None to follow the settings.
+        with_repeats: Whether the command reads second answers.
+
+    Raises:
+        ConfigError: If second answers are given to a command that does not read them.
     """
     if isinstance(data, ScenarioData):
         return _draw(data, scenario, seed if data.seed is None else data.seed, tiers)
@@ -76,7 +90,20 @@ def load_data(
     chosen = tiers if tiers is not None else None if data.tiers == "auto" else list(data.tiers)
     prices = None if data.prices is None else read_price_card(Path(data.prices))
     recording = read_recording(queries, outcomes, chosen, prices=prices, keep_order=tiers is not None)
-    return LoadedData(table=recording.table, n_dropped=recording.n_dropped, notes=recording.notes)
+    if data.repeats is not None and not with_repeats:
+        raise ConfigError("data.repeats measures label noise in a tuning run; unset it for this command")
+    repeat = None if data.repeats is None else _second_answers(queries, Path(data.repeats), recording.table)
+    return LoadedData(table=recording.table, n_dropped=recording.n_dropped, notes=recording.notes, repeat=repeat)
+
+
+def _second_answers(queries: Path, path: Path, table: OutcomeTable) -> FloatArray:
+    """`N x K` quality of the answers in a second outcomes file; NaN for a query without one of every tier."""
+    from simulators.recorded import read_recording
+
+    second = read_recording(queries, path, list(table.tiers), keep_order=True).table
+    row_of = {name: row for row, name in enumerate(second.queries.query_id.tolist())}
+    at = np.array([row_of.get(name, -1) for name in table.queries.query_id.tolist()], dtype=np.int64)
+    return np.where(at[:, None] >= 0, second.quality[at], np.nan)
 
 
 def _draw(data: ScenarioData, scenario: dict[str, object] | None, seed: int, tiers: list[str] | None) -> LoadedData:
@@ -93,7 +120,7 @@ def _draw(data: ScenarioData, scenario: dict[str, object] | None, seed: int, tie
 
 def make_scorer(settings: TuneSettings) -> Scorer:
     """The scorer recipe; wrapped where the policy needs predicted quality and cost, or a lane an eligibility head."""
-    scorer = _base_scorer(settings)
+    scorer = _calibrated(settings, _base_scorer(settings))
     if settings.policy.kind == "utility" and not isinstance(settings.scorer, TextScorerSettings):
         from toolkit.scorers.binned import BinnedScorer
 
@@ -105,6 +132,29 @@ def make_scorer(settings: TuneSettings) -> Scorer:
 
     seed = int(spawn_rng(settings.seed, "eligibility").integers(2**31))
     return EligibilityScorer(base=scorer, tier=lane.tier, against=lane.against, margin=lane.margin, seed=seed)
+
+
+def _calibrated(settings: TuneSettings, scorer: Scorer) -> Scorer:
+    """The scorer with a confidence from its calibrated score, where one is asked for."""
+    if settings.calibration == "none":
+        return scorer
+    if settings.space.kind == "litellm":
+        raise ConfigError(
+            "space=litellm changes LiteLLM's score with every candidate, so there is no one score to calibrate; "
+            "use calibration=none, or space=policy"
+        )
+    if isinstance(settings.scorer, ColumnScorerSettings) and settings.scorer.confidence_column is not None:
+        raise ConfigError("scorer.confidence_column and calibration both state a confidence; unset one of them")
+    from toolkit.scorers.calibrated import CalibratedScorer
+
+    return CalibratedScorer(
+        base=scorer,
+        method=settings.calibration,
+        margin=settings.gain_margin,
+        folds=settings.folds,
+        seed=settings.seed,
+        replace=True,
+    )
 
 
 def _base_scorer(settings: TuneSettings) -> Scorer:

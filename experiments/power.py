@@ -92,6 +92,10 @@ def power_sentences(plan: LabelPlan, found: dict[str, Any]) -> list[str]:
     else:
         sentences.append("Every slice has enough labels for this margin.")
     if found["merged"]:
-        names = ", ".join(f"{name} ({m['n']}) as {m['judged_as'] or 'nothing'}" for name, m in found["merged"].items())
-        sentences.append(f"Too small to be judged alone, and judged: {names}.")
+        groups: dict[str, int] = {}
+        for merged in found["merged"].values():
+            where = merged["judged_as"] or "nothing: too small together"
+            groups[where] = groups.get(where, 0) + 1
+        names = ", ".join(f"{n} as {group}" for group, n in groups.items())
+        sentences.append(f"Slices too small to be judged alone, and judged together: {names}.")
     return sentences

@@ -81,8 +81,8 @@ def at_quality(run: FinishedRun, quality: float) -> FinishedRun:
     """
     policy = run.policy
     if policy.space not in {"policy", *_LANE_COLUMNS}:
-        known = ", ".join(("policy", *_LANE_COLUMNS))
-        raise ConfigError(f"at.quality needs a run whose space is one of {known}; this one has {policy.space}")
+        known = " or ".join(f"space={name}" for name in ("policy", *_LANE_COLUMNS))
+        raise ConfigError(f"at.quality needs a run with {known}; this one has {policy.space}")
     names = policy.family.parameter_names(len(policy.tiers))
     path = run.path / "front.parquet"
     front = read_columns(path)

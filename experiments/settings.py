@@ -35,6 +35,7 @@ class RecordedData(_Settings):
     outcomes: str | None
     tiers: list[str] | Literal["auto"]
     prices: str | None = None
+    repeats: str | None = None
 
 
 DataSettings = Annotated[ScenarioData | RecordedData, Field(discriminator="kind")]
@@ -251,6 +252,8 @@ class TuneSettings(_Settings):
     split: SplitSettings
     slices: SliceSettings
     folds: Annotated[int, Field(ge=2, le=50)]
+    gain_margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    calibration: Literal["none", "platt", "isotonic"] = "none"
     out: str | None
 
 
@@ -259,6 +262,12 @@ class StudySettings(TuneSettings):
 
     splits: Annotated[int, Field(ge=2)]
     floors: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    output: str | None
+
+
+class DiagnoseSettings(TuneSettings):
+    """`routefront diagnose`: is the score any good?"""
+
     output: str | None
 
 

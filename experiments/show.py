@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console import print_rows
+from toolkit.report.certificate import CertificateReport
 from toolkit.report.record import RunRecord
 
 
-def show(command: str, result: dict[str, Any], record: RunRecord | None) -> None:
+def show(command: str, result: dict[str, Any], record: RunRecord | CertificateReport | None) -> None:
     """Print the result of a command."""
-    if command == "tune" and record is not None:
+    if command == "tune" and isinstance(record, RunRecord):
         _show_tune(result, record)
     elif command == "study":
         _show_study(result)
+    elif command == "diagnose":
+        _show_diagnose(result)
     elif command == "bench":
         _show_bench(result)
     elif command == "race":
@@ -26,8 +29,8 @@ def show(command: str, result: dict[str, Any], record: RunRecord | None) -> None
         from experiments.compare import show_compare
 
         show_compare(result)
-    elif command == "certify":
-        _show_certify(result)
+    elif command == "certify" and isinstance(record, CertificateReport):
+        _show_certify(result, record)
     elif command == "power":
         _show_power(result)
     elif command == "evaluate":
@@ -55,12 +58,11 @@ def _show_tune(result: dict[str, Any], record: RunRecord) -> None:
     print(f"\nReport: {result['report']}")
 
 
-def _show_certify(result: dict[str, Any]) -> None:
+def _show_certify(result: dict[str, Any], report: CertificateReport) -> None:
     from toolkit.report.certificate_sentences import certificate_rows, certificate_sentences
 
-    report = result["_report"]
     header, rows = certificate_rows(report)
-    print_rows(f"{report.policy} against {report.baseline}", rows, header)
+    print_rows(f"{report.policy} against {report.baseline}", [tuple(row) for row in rows], header)
     for sentence in certificate_sentences(report):
         print(f"- {sentence}")
     print(f"\nWrote {result['output']}.")
@@ -93,6 +95,13 @@ def _show_certified_study(result: dict[str, Any]) -> None:
     header = ("rule", "chose a point", "quality", "USD / 1,000", "tune flatters by", "floor kept", "certify")
     title = f"{result['policy']} on scorer={result['scorer']}, {result['splits']} splits, judged on the rest"
     print_rows(f"{title} of {result['source']}", rows, header)
+
+
+def _show_diagnose(result: dict[str, Any]) -> None:
+    print_rows(f"the score of {result['source']}", [tuple(row) for row in result["_rows"]], result["_head"])
+    for sentence in (*result["sentences"], *result["notes"]):
+        print(f"- {sentence}")
+    print(f"\nWrote {result['output']}")
 
 
 def _show_study(result: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ floor, what do they cost, and what does `certify` say against the best single ti
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,7 +170,7 @@ def _add(
     row.cost_usd.append(float(table.cost_usd[rows, tier].mean()))
     row.optimism.append(float(evaluation.columns["quality"][here]) - quality)
     row.p_broken.append(Judge(table, cover).test(constraints[0], tier).p_broken)
-    for name, baseline in _baselines(rest, settings).items():
+    for name, baseline in _baselines(rest).items():
         found = certify(
             table,
             tier,
@@ -185,11 +186,12 @@ def _add(
         counts[found.verdict] += 1
 
 
-def _baselines(rest: _Rest, settings: StudySettings) -> dict[str, IntArray]:
-    """The single tier that was best on tune, and LiteLLM's stock boundaries where LiteLLM scores."""
+def _baselines(rest: _Rest) -> dict[str, IntArray]:
+    """The single tier that was best on tune, and LiteLLM's stock boundaries where it is installed and has prompts."""
     table = rest.table
     best = int(np.argmax(rest.prepared.tune.quality.mean(axis=0)))
     found = {"best single tier": np.full(table.n_queries, best, dtype=np.int64)}
-    if settings.scorer.kind == "litellm" and table.n_tiers in TIER_OF_NAME:
+    prompts = table.queries.prompt is not None and importlib.util.find_spec("litellm") is not None
+    if prompts and table.n_tiers in TIER_OF_NAME:
         found["litellm-stock"] = StockBaseline(tiers=table.tiers).decide(table)
     return found

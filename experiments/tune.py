@@ -12,6 +12,7 @@ from experiments import tune_output as output
 from experiments.choice import Chosen, check_certifiable, choice_record, make_choice
 from experiments.console import busy, progress
 from experiments.controllers import controller_label
+from experiments.diagnose import diagnostics_file, diagnostics_of, gap_of
 from experiments.files import write_json, write_text
 from experiments.loading import LoadedData, load_data, make_controller
 from experiments.pipeline import Deployed, Prepared, deploy, prepare
@@ -21,6 +22,7 @@ from experiments.tracking import open_tracker
 from experiments.under_load import metrics_under_load, single_tier_p95, under_load, world_file
 from simulators.errors import RoutefrontError
 from simulators.outcomes import IntArray, OutcomeTable
+from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence, gather_evidence
 from toolkit.evaluation.constraints import Constraint, parse_constraints
 from toolkit.evaluation.metrics import parse_metric
@@ -61,9 +63,11 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         check_certifiable(constraints, simulated_latency=settings.world.kind != "none")
     for name in settings.objectives:
         parse_metric(name)
-    data = load_data(settings.data, settings.scenario, 0)
+    data = load_data(settings.data, settings.scenario, 0, with_repeats=True)
     with busy("Scoring the tune split out-of-fold and fitting the scorer", quiet=quiet):
         prepared = prepare(settings, data.table, constraints)
+    with busy("Judging the score", quiet=quiet):
+        diagnostics = diagnostics_of(settings, prepared)
     controller = make_controller(settings, prepared.problem, prepared.axes)
     folder = open_run(out, raw, data.table.data_hash, settings.seed)
     searched = False
@@ -83,7 +87,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
                 result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
             chosen = make_choice(settings, prepared, result, constraints)
             searched = True
-            return _write_run(settings, folder, data, prepared, result, chosen, constraints, tracker)
+            return _write_run(settings, folder, data, prepared, diagnostics, result, chosen, constraints, tracker)
     except RoutefrontError:
         if not searched:  # later errors, such as a tracker's, must not cost the search
             folder.discard()
@@ -129,6 +133,7 @@ def _write_run(
     folder: RunFolder,
     data: LoadedData,
     prepared: Prepared,
+    diagnostics: Diagnostics,
     result: SearchResult,
     chosen: Chosen,
     constraints: tuple[Constraint, ...],
@@ -150,7 +155,9 @@ def _write_run(
     record = output.record(
         settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
-    record = dataclasses.replace(record, certified_choice=choice_record(prepared, result, chosen))
+    gap = gap_of(prepared, deployed, result, params, constraints, data.repeat)
+    certified = choice_record(prepared, result, chosen)
+    record = dataclasses.replace(record, certified_choice=certified, diagnostics=diagnostics, gap=gap)
     policy = output.policy_file(
         settings, data, deployed, choice, constraints, metrics, evidence, record.certified_choice
     )
@@ -158,6 +165,8 @@ def _write_run(
     output.write_front(folder.path / "front.parquet", prepared, result)
     write_json(folder.path / "prompts_seen.json", output.prompt_hashes(data.table, prepared.rows))
     write_json(folder.path / "sensitivity.json", [dataclasses.asdict(s) for s in sensitivity])
+    write_json(folder.path / "diagnostics.json", diagnostics_file(diagnostics))
+    write_json(folder.path / "gap.json", gap.as_dict())
     pictures = output.write_report(folder.path, record)
     write_json(folder.path / "metrics.json", metrics["validate"])
     write_text(folder.path / "policy.json", policy.model_dump_json(indent=2) + "\n")
@@ -190,6 +199,8 @@ def _write_run(
         "hypervolume": volume,
         "metrics": metrics,
         "evidence": policy.evidence,
+        "diagnostics": diagnostics_file(diagnostics),
+        "gap": gap.as_dict(),
         "notes": list(notes),
         "_record": record,
     }

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,12 +136,19 @@ class OutcomeTable:
         """Whether every answer has a known latency."""
         return bool(np.isfinite(self.latency_s).all())
 
-    @property
+    @cached_property
     def prompt_code(self) -> IntArray:
         """`N` codes: queries with the same prompt (the same identifier, where there are no prompts) share one."""
         keys = self.queries.prompt if self.queries.prompt is not None else self.queries.query_id.tolist()
         codes: dict[str, int] = {}
         return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.int64)
+
+    @cached_property
+    def cluster_code(self) -> IntArray:
+        """`N` codes of queries that depend on each other: those of one session or, where there is none, of one prompt."""
+        if self.session is None:
+            return self.prompt_code
+        return np.unique(self.session, return_inverse=True)[1].astype(np.int64)
 
     @property
     def data_hash(self) -> str:

@@ -360,8 +360,12 @@ class TestSliceSentences:
             "2 slices are too small to judge alone, and too small together: small (12 queries), tiny (1 query)." in text
         )
         merged = (make_slice("other", interval(0.0), n=31),)
-        text = text_of(make_record(make_evidence(slices=merged, uncovered={"a": 16, "b": 15})))
+        into = {"a": "other", "b": "other", "math/sums": "math", "math/sets": "math", "odd": None}
+        small = {"a": 16, "b": 15, "math/sums": 20, "math/sets": 11, "odd": 2}
+        text = text_of(make_record(make_evidence(slices=merged, uncovered=small, merged_into=into)))
         assert "judged only together, as other: a (16 queries), b (15 queries)." in text
+        assert "judged only together, as math: math/sums (20 queries), math/sets (11 queries)." in text
+        assert "1 slice is too small to judge alone, and too small together: odd (2 queries)." in text
 
     def test_no_covered_slice(self) -> None:
         assert "covered slice" not in text_of(make_record(make_evidence(slices=())))
@@ -488,7 +492,7 @@ class TestHtml:
     def test_no_covered_slice(self, no_pictures: None) -> None:
         page = render(make_record(make_evidence(slices=(), uncovered={"tiny": 4})))
         assert "No slice has enough queries to be judged." in page
-        assert "tiny (4)" in page
+        assert "tiny (4 queries)" in page
 
 
 class TestFigures:

@@ -94,22 +94,23 @@ def estimate_mean(
         bounds: Ends of the possible range, such as `(0, 1)`; None where there is none, as for costs.
     """
     n, low, high = len(values), float(values.min()), float(values.max())
-    if bounds is not None and not _shows_its_range(values):
+    mean, offset = float(np.clip(values.mean(), low, high)), low  # equal values have exactly their value as mean
+    if bounds is not None and not _shows_its_range(values, group):
         low, high = bounds
     weight = n / _n_groups(values, group)
     total = n + PSEUDO * weight
-    centre = (float(values.sum()) + weight * (low + high)) / total
+    centre = offset + (float((values - offset).sum()) + weight * (low - offset + high - offset)) / total
     g, around_centre = _squares(values - centre, group)
     squares = around_centre + weight**2 * ((low - centre) ** 2 + (high - centre) ** 2)
     widening = g / (g - 1) if g > 1 else np.nan
     limits = (-np.inf, np.inf) if bounds is None else bounds
     return MeanEstimate(
-        mean=float(values.mean()),
+        mean=mean,
         centre=centre,
         error=float(np.sqrt(widening * squares) / total),
         df=g - 1,
         n=n,
-        sd=float(np.sqrt(widening * _squares(values - values.mean(), group)[1] / n)),
+        sd=float(np.sqrt(widening * _squares(values - mean, group)[1] / n)),
         reach=float(np.sqrt((low**2 + high**2) / 2)),
         low=limits[0],
         high=limits[1],
@@ -133,12 +134,13 @@ def _student(df: int, alpha: float) -> float:
     return -float(special.stdtrit(df, alpha))
 
 
-def _shows_its_range(values: FloatArray) -> bool:
-    """Whether at least `DISTINCT` values differ from the most common one."""
-    if len(values) < DISTINCT:
+def _shows_its_range(values: FloatArray, group: IntArray | None) -> bool:
+    """Whether in at least `DISTINCT` groups a value differs from the most common one."""
+    if _n_groups(values, group) < DISTINCT:
         return False
-    _, counts = np.unique(values, return_counts=True)
-    return bool(len(values) - counts.max() >= DISTINCT)
+    _, code, counts = np.unique(values, return_inverse=True, return_counts=True)
+    other = code != counts.argmax()
+    return _n_groups(values[other], None if group is None else group[other]) >= DISTINCT
 
 
 def bound_from_sums(
@@ -178,9 +180,7 @@ def labels_needed(sd: float, margin: float, *, alpha: float, power: float, reach
     normal = float(special.ndtri(power))
 
     def enough(n: int) -> bool:
-        total = n + PSEUDO
-        error = np.sqrt((n * sd**2 + 2 * reach**2) / total * n / (n - 1) / total)
-        return bool((_student(n - 1, alpha) + normal) * error <= margin)
+        return (_student(n - 1, alpha) + normal) * _error(sd, n, reach) <= margin
 
     low, high = 1, 2
     while not enough(high):
@@ -191,10 +191,21 @@ def labels_needed(sd: float, margin: float, *, alpha: float, power: float, reach
     return high
 
 
+def power_to_show(sd: float, n: int, margin: float, *, alpha: float, reach: float = 1.0) -> float:
+    """Probability that n values show a mean of 0 to lie below `margin`; the inverse of `labels_needed`."""
+    if n < 2:
+        return 0.0
+    return float(special.ndtr(margin / _error(sd, n, reach) - _student(n - 1, alpha)))
+
+
 def resolved_margin(sd: float, n: int, *, alpha: float, power: float, reach: float = 1.0) -> float:
     """The smallest margin that `n` values can show with probability `power` if the mean is 0; see `labels_needed`."""
     if n < 2:
         return np.inf
+    return float((_student(n - 1, alpha) + special.ndtri(power)) * _error(sd, n, reach))
+
+
+def _error(sd: float, n: int, reach: float) -> float:
+    """Standard error of n values with pseudo-observations at `-reach` and `reach`."""
     total = n + PSEUDO
-    error = np.sqrt((n * sd**2 + 2 * reach**2) / total * n / (n - 1) / total)
-    return float((_student(n - 1, alpha) + special.ndtri(power)) * error)
+    return float(np.sqrt((n * sd**2 + PSEUDO * reach**2) / total * n / (n - 1) / total))

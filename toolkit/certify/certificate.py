@@ -9,7 +9,8 @@ For query i let $d_i$ be the policy's quality minus the baseline's. With margin 
   [Holm1979]_ over all of these keeps the chance of any false one at $\alpha$.
 * **undecided**: neither; with the labels that each slice still needs.
 
-A loss that is shown to be above 0 *and* below the margin is tolerated: that is what the margin is for.
+A loss that is shown to be above 0 *and* below the margin is tolerated if somebody gave the margin: that is what it is
+for. Where it is only what the data can resolve, nobody said that such a loss is fine, and a shown loss fails.
 
 References:
     [Berger1982] R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24.
@@ -31,7 +32,6 @@ from toolkit.certify.intervals import (
     UNIT,
     UNKNOWN,
     Interval,
-    clusters,
     mean_interval,
     quantile_interval,
     two_sided,
@@ -58,7 +58,8 @@ class Criterion:
         n: Queries it rests on.
         value: Quality minus the baseline's, or the constrained figure; two-sided 95 %.
         policy, baseline: Mean quality of each, or NaN for a constraint.
-        loss_at_most: One-sided upper bound of the loss at level alpha; NaN for a constraint.
+        loss_at_most: One-sided upper bound of the loss at level alpha; 1 where one cluster leaves no other, NaN for a
+            constraint.
         p_pass: Against "the loss is the margin or more", or "the constraint is broken".
         p_fail: Against "nothing is lost", or "the constraint holds", before Holm.
         p_fail_holm: The same, corrected for the number of criteria.
@@ -163,7 +164,7 @@ def certify(
     """
     if not 0 < alpha < 0.5 or not 0 < power < 1:
         raise ConfigError(f"alpha must lie in (0, 0.5) and power in (0, 1); got {alpha:g} and {power:g}")
-    rows, cluster = np.arange(table.n_queries), clusters(table)
+    rows, cluster = np.arange(table.n_queries), table.cluster_code
     ours, theirs = table.quality[rows, tier], table.quality[rows, baseline]
     group = coverage.group_of_rows(table)
     members = {name: np.flatnonzero(group == g) for g, name in enumerate(coverage.groups)}
@@ -178,7 +179,7 @@ def certify(
         _difference(name, "slice", e, ours[members[name]], theirs[members[name]], labels)
         for name, e in per_slice.items()
     ]
-    criteria = _judged([overall, *slices, *(_constraint(test, table.n_queries) for test in tests)], alpha)
+    criteria = _judged([overall, *slices, *(_constraint(test, table.n_queries) for test in tests)], labels)
     known = table.has_cost
     cost = [table.cost_usd[rows, k] for k in (tier, baseline)]
     return Certificate(
@@ -209,6 +210,7 @@ def _difference(
     labels: LabelPlan,
 ) -> Criterion:
     """A criterion before Holm."""
+    lower = found.lower(labels.alpha)
     return Criterion(
         name=name,
         kind=kind,
@@ -216,7 +218,7 @@ def _difference(
         value=two_sided(found),
         policy=float(ours.mean()),
         baseline=float(theirs.mean()),
-        loss_at_most=max(0.0, -found.lower(labels.alpha)),
+        loss_at_most=max(0.0, -lower) if np.isfinite(lower) else -DIFFERENCE[0],
         p_pass=found.p_above(-labels.margin),
         p_fail=found.p_below(0.0),
         p_fail_holm=1.0,
@@ -238,12 +240,15 @@ def _constraint(test: ConstraintTest, n: int) -> Criterion:
     )
 
 
-def _judged(criteria: list[Criterion], alpha: float) -> tuple[Criterion, ...]:
+def _judged(criteria: list[Criterion], labels: LabelPlan) -> tuple[Criterion, ...]:
     """Holm's p-values and each criterion's verdict; slices with the largest loss first."""
     corrected = holm(np.array([c.p_fail for c in criteria]))
     found = []
     for criterion, p in zip(criteria, corrected, strict=True):
-        verdict: Verdict = "pass" if criterion.p_pass <= alpha else "fail" if p <= alpha else "undecided"
+        passes, fails = criterion.p_pass <= labels.alpha, p <= labels.alpha
+        if fails and not labels.given:
+            passes = False
+        verdict: Verdict = "pass" if passes else "fail" if fails else "undecided"
         found.append(replace(criterion, p_fail_holm=float(p), verdict=verdict))
     order = {"overall": 0, "slice": 1, "constraint": 2}
     return tuple(sorted(found, key=lambda c: (order[c.kind], c.value.mean if c.kind == "slice" else 0.0)))

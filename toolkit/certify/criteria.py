@@ -28,7 +28,6 @@ from toolkit.certify.intervals import (
     UNIT,
     UNKNOWN,
     Interval,
-    clusters,
     quantile_interval,
     two_sided,
     worst_interval,
@@ -73,7 +72,7 @@ class Judge:
     def __init__(self, table: OutcomeTable, coverage: Coverage, *, simulated_latency: bool = False) -> None:
         self._table, self._coverage, self._simulated = table, coverage, simulated_latency
         self._rows = np.arange(table.n_queries)
-        self._cluster = clusters(table)
+        self._cluster = table.cluster_code
         self._group = coverage.group_of_rows(table)
 
     def test(self, constraint: Constraint, tier: IntArray) -> ConstraintTest:
@@ -159,6 +158,9 @@ class Judge:
 
         def tail(means: list[float]) -> float:
             return cvar_of_means(np.array(means), n, share)
+
+        if not np.isfinite([e.error for e in groups]).all():  # a group of one cluster may lie anywhere
+            return Interval(mean=tail([e.mean for e in groups]), low=np.nan, high=np.nan), 1.0, 1.0
 
         def low(alpha: float) -> float:
             return tail([e.lower(alpha / s) for e in groups])

@@ -11,10 +11,10 @@ from toolkit.certify.intervals import (
     UNIT,
     UNKNOWN,
     Interval,
-    clusters,
     mean_interval,
     paired_quality,
     rank_correlation,
+    worst_interval,
     zero_difference,
 )
 from toolkit.certify.lanes import EligibilityEvidence, LaneEvidence, eligibility_evidence, lane_evidence
@@ -24,6 +24,7 @@ from toolkit.evaluation.slices import Coverage
 from toolkit.evaluation.summary import latency_summary
 from toolkit.policies.lanes import Lanes
 from toolkit.scorers.eligibility import EligibilityTarget
+from toolkit.statistics import estimate_mean
 from toolkit.zero_router import zero_router_of
 
 
@@ -88,6 +89,7 @@ class Evidence:
         oracle_quality: Mean of the best tier per query: what no router can exceed.
         slices: Covered slices, largest first.
         uncovered: Slice -> queries, for those too small to stand alone.
+        worst: Quality of the worst covered slice, whichever it truly is; NaN where none is covered.
         merged_into: The same slices -> the group that judges them, None where nothing does.
         constraints: Each constraint on this table.
         lanes: Each lane apart, the first to take queries first; empty where the policy decides every query.
@@ -115,6 +117,7 @@ class Evidence:
     slices: tuple[SliceEvidence, ...]
     uncovered: dict[str, int]
     constraints: tuple[ConstraintEvidence, ...]
+    worst: Interval = UNKNOWN
     merged_into: dict[str, str | None] = field(default_factory=dict)
     lanes: tuple[LaneEvidence, ...] = ()
     eligibility: EligibilityEvidence | None = None
@@ -155,8 +158,8 @@ def gather_evidence(
     return Evidence(
         n=table.n_queries,
         tiers=table.tiers,
-        quality=mean_interval(table.quality[everything, tier], clusters(table), bounds=UNIT),
-        cost_usd=mean_interval(cost, clusters(table)) if known else UNKNOWN,
+        quality=mean_interval(table.quality[everything, tier], table.cluster_code, bounds=UNIT),
+        cost_usd=mean_interval(cost, table.cluster_code) if known else UNKNOWN,
         latency_s=latency_summary(table, everything, tier),
         tier_shares=np.bincount(tier, minlength=table.n_tiers) / table.n_queries,
         tier_quality=table.quality.mean(axis=0),
@@ -176,6 +179,7 @@ def gather_evidence(
         slices=_slice_evidence(table, tier, coverage, compared),
         uncovered={name: int(coverage.counts[table.slices.index(name)]) for name in coverage.merged},
         constraints=_constraint_evidence(table, tier, coverage, constraints),
+        worst=_worst(table, tier, coverage),
         merged_into=coverage.merged_into(table),
         lanes=() if lanes is None else lane_evidence(table, tier, lanes[1], lanes[0], best_single),
         eligibility=None
@@ -196,7 +200,7 @@ def _slice_evidence(
             SliceEvidence(
                 name=name,
                 n=len(rows),
-                quality=mean_interval(table.quality[rows, chosen], clusters(table)[rows], bounds=UNIT),
+                quality=mean_interval(table.quality[rows, chosen], table.cluster_code[rows], bounds=UNIT),
                 cost_usd=float(table.cost_usd[rows, chosen].mean()),
                 tier_shares=np.bincount(chosen, minlength=table.n_tiers) / len(rows),
                 tier_quality=table.quality[rows].mean(axis=0),
@@ -204,6 +208,14 @@ def _slice_evidence(
             )
         )
     return tuple(sorted(found, key=lambda s: -s.n))
+
+
+def _worst(table: OutcomeTable, tier: IntArray, coverage: Coverage) -> Interval:
+    """Corrected for the worst slice having been picked as the worst."""
+    quality = table.quality[np.arange(table.n_queries), tier]
+    group, cluster = coverage.group_of_rows(table), table.cluster_code
+    members = [np.flatnonzero(group == g) for g in range(len(coverage.groups))]
+    return worst_interval([estimate_mean(quality[rows], cluster[rows], UNIT) for rows in members])
 
 
 def _constraint_evidence(

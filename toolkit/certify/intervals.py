@@ -50,10 +50,8 @@ UNKNOWN = Interval(mean=np.nan, low=np.nan, high=np.nan)
 
 
 def clusters(table: OutcomeTable) -> IntArray:
-    """`N` codes of queries that are not independent: those of one session, where there are sessions, or one prompt."""
-    if table.session is None:
-        return table.prompt_code
-    return np.unique(table.session, return_inverse=True)[1].astype(np.int64)
+    """`N` codes of queries that are not independent of each other."""
+    return table.cluster_code
 
 
 def two_sided(estimate: MeanEstimate, confidence: float = CONFIDENCE) -> Interval:
@@ -90,14 +88,17 @@ def worst_interval(estimates: Sequence[MeanEstimate], confidence: float = CONFID
     Args:
         estimates: S means.
         confidence: Level of the whole interval.
+
+    Returns:
+        The interval; NaN ends where some mean rests on fewer than two clusters.
     """
     if not estimates:
         return UNKNOWN
     alpha = (1 - confidence) / 2
     return Interval(
         mean=min(e.mean for e in estimates),
-        low=min(e.lower(alpha) for e in estimates),
-        high=min(e.upper(alpha / len(estimates)) for e in estimates),
+        low=float(np.min([e.lower(alpha) for e in estimates])),
+        high=float(np.min([e.upper(alpha / len(estimates)) for e in estimates])),
     )
 
 
@@ -161,7 +162,7 @@ def paired_quality(table: OutcomeTable, tier: IntArray, other: int, rows: IntArr
     if (tier[rows] == other).all():
         return Interval(mean=0.0, low=0.0, high=0.0)
     difference = table.quality[rows, tier[rows]] - table.quality[rows, other]
-    return mean_interval(difference, clusters(table)[rows], bounds=DIFFERENCE)
+    return mean_interval(difference, table.cluster_code[rows], bounds=DIFFERENCE)
 
 
 def zero_difference(table: OutcomeTable, tier: IntArray) -> Interval:
@@ -183,7 +184,7 @@ def zero_difference(table: OutcomeTable, tier: IntArray) -> Interval:
     extra_cost = cost - table.cost_usd[:, members] @ share
     influence = quality - table.quality[:, members] @ share - slope * extra_cost
     influence[np.abs(influence) < _ROUNDING] = 0.0  # a single tier on the hull differs from itself by nothing
-    return mean_interval(influence, clusters(table))
+    return mean_interval(influence, table.cluster_code)
 
 
 def rank_correlation(a: FloatArray, b: FloatArray) -> Interval:

@@ -13,9 +13,9 @@ import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import IntArray, OutcomeTable
-from toolkit.certify.intervals import DIFFERENCE, clusters
+from toolkit.certify.intervals import DIFFERENCE
 from toolkit.evaluation.slices import Coverage
-from toolkit.statistics import MeanEstimate, estimate_mean, labels_needed, resolved_margin
+from toolkit.statistics import MeanEstimate, estimate_mean, labels_needed, power_to_show, resolved_margin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class LabelPlan:
         alpha: Level of each test.
         power: Probability that all slices are shown to lose less than the margin, if none loses anything.
         slices: One entry per covered group.
-        total: Queries needed in all, if slices stay as frequent as they are; a standard deviation above the mean, since
-            how many of them fall into a slice is chance.
+        total: Queries needed in all, if slices stay as frequent as they are: enough for all slices to succeed together,
+            each with half a standard deviation fewer than its share, since how many fall into it is chance.
     """
 
     margin: float
@@ -100,9 +100,8 @@ def plan_labels(
     if not differences:
         raise ConfigError("no slice has enough labelled queries to be judged; add data or lower slices.minimum")
     each = power ** (1 / len(differences))
-    sd = {
-        name: e.sd if np.isfinite(e.sd) else e.reach for name, e in differences.items()
-    }  # one cluster shows no spread
+    # A single cluster shows no spread: the widest possible one stands in for it.
+    sd = {name: e.sd if np.isfinite(e.sd) else e.reach for name, e in differences.items()}
     resolved = {
         name: resolved_margin(sd[name], e.df + 1 if e.df == 0 else e.n, alpha=alpha, power=each, reach=e.reach)
         for name, e in differences.items()
@@ -119,8 +118,31 @@ def plan_labels(
         )
         for name, e in differences.items()
     )
-    total = max(np.ceil((s.needed + np.sqrt(s.needed)) / s.share) for s in slices)
-    return LabelPlan(margin=chosen, given=margin is not None, alpha=alpha, power=power, slices=slices, total=int(total))
+    reach = {name: e.reach for name, e in differences.items()}
+    total = _queries_needed(slices, reach, margin=chosen, alpha=alpha, power=power)
+    return LabelPlan(margin=chosen, given=margin is not None, alpha=alpha, power=power, slices=slices, total=total)
+
+
+def _queries_needed(
+    slices: tuple[SliceLabels, ...], reach: Mapping[str, float], *, margin: float, alpha: float, power: float
+) -> int:
+    """The smallest number of queries at which the product of the slices' powers reaches `power`."""
+
+    def enough(n: int) -> bool:
+        joint = 1.0
+        for s in slices:
+            expected = n * s.share
+            labels = int(expected - 0.5 * np.sqrt(expected))
+            joint *= power_to_show(s.sd, labels, margin, alpha=alpha, reach=reach[s.name])
+        return joint >= power
+
+    low, high = 1, 2
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def differences_per_slice(
@@ -133,7 +155,7 @@ def differences_per_slice(
         tier, baseline: `N` tiers of each.
         coverage: Covered groups of `table`.
     """
-    rows, cluster = np.arange(table.n_queries), clusters(table)
+    rows, cluster = np.arange(table.n_queries), table.cluster_code
     difference = table.quality[rows, tier] - table.quality[rows, baseline]
     group = coverage.group_of_rows(table)
     members = {name: np.flatnonzero(group == g) for g, name in enumerate(coverage.groups)}

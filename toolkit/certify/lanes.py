@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
-from toolkit.certify.intervals import UNIT, UNKNOWN, Interval, clusters, mean_interval, paired_quality
+from toolkit.certify.intervals import UNIT, UNKNOWN, Interval, mean_interval, paired_quality
 from toolkit.policies.lanes import BUDGET, ELIGIBLE, FALLBACK, LANE_NAMES, LOW_CONFIDENCE, Lanes
 from toolkit.scorers.eligibility import EligibilityTarget
 
@@ -108,7 +108,7 @@ def _one_lane(table: OutcomeTable, tier: IntArray, rows: IntArray, name: str, be
         name=name,
         n=len(rows),
         share=len(rows) / table.n_queries,
-        quality=_mean(table.quality[rows, tier[rows]], clusters(table)[rows]),
+        quality=_mean(table.quality[rows, tier[rows]], table.cluster_code[rows]),
         cost_usd=float(table.cost_usd[rows, tier[rows]].mean()) if there else np.nan,
         latency_p95_s=float(np.quantile(table.latency_s[rows, tier[rows]], 0.95)) if there else np.nan,
         versus=paired_quality(table, tier, best_single, rows) if there else UNKNOWN,
@@ -127,7 +127,7 @@ def eligibility_evidence(
         target: What the head predicts.
     """
     assert lanes.eligibility_threshold is not None
-    eligible, pinned, group = target.worthwhile(table), lane == ELIGIBLE, clusters(table)
+    eligible, pinned, group = target.worthwhile(table), lane == ELIGIBLE, table.cluster_code
     return EligibilityEvidence(
         tier=target.tier,
         against=target.against,

@@ -94,8 +94,20 @@ def reliability(
 
 
 def equal_mass_bins(values: FloatArray, n_bins: int) -> IntArray:
-    """`n` codes `0 .. B-1` of at most `n_bins` groups of about equal size, ascending; equal values share a group."""
+    """`n` codes `0 .. B-1` of at most `n_bins` groups of about equal size, ascending; equal values share a group.
+
+    A group of less than half that size is merged with the smaller of its neighbours.
+    """
     _, code, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = (np.cumsum(counts) - counts / 2) / len(values)
-    group = np.minimum((n_bins * middle).astype(np.int64), n_bins - 1)
-    return np.asarray(np.unique(group, return_inverse=True)[1][code], dtype=np.int64)
+    group = np.unique(np.minimum((n_bins * middle).astype(np.int64), n_bins - 1), return_inverse=True)[1]
+    sizes = np.bincount(group, weights=counts).tolist()
+    bins = [[g] for g in range(len(sizes))]
+    while len(sizes) > 1 and min(sizes) < len(values) / n_bins / 2:
+        small = int(np.argmin(sizes))
+        left = small > 0 and (small == len(sizes) - 1 or sizes[small - 1] <= sizes[small + 1])
+        into = small - 1 if left else small
+        bins[into : into + 2] = [bins[into] + bins[into + 1]]
+        sizes[into : into + 2] = [sizes[into] + sizes[into + 1]]
+    merged = np.repeat(np.arange(len(bins)), [len(b) for b in bins])
+    return np.asarray(merged[group][code], dtype=np.int64)

@@ -59,10 +59,10 @@ def coverage(table: OutcomeTable, minimum: int) -> Coverage:
         inside = left & np.array([name.startswith(parent + _LEVEL) or name == parent for name in table.slices])
         if counts[inside].sum() >= minimum:
             group[inside], left = len(names), left & ~inside
-            names.append(_free_name(parent, table.slices))
+            names.append(_free_name(parent, (*table.slices, *names)))
     if left.any() and counts[left].sum() >= minimum:
         group[left] = len(names)
-        other = _free_name(OTHER, table.slices)
+        other = _free_name(OTHER, (*table.slices, *names))
         names.append(other)
     merged = tuple(name for name, is_small in zip(table.slices, small, strict=True) if is_small)
     return Coverage(
@@ -77,4 +77,6 @@ def _parents(names: list[str]) -> list[str]:
 
 
 def _free_name(name: str, taken: tuple[str, ...]) -> str:
-    return name if name not in taken else f"{name} (merged)"
+    while name in taken:
+        name = f"{name} (merged)"
+    return name

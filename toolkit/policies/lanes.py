@@ -64,7 +64,7 @@ class Lanes:
             if scores.confidence is None:
                 raise ConfigError(
                     f"policy.confidence_floor={self.confidence_floor:g} (or the lane's) needs a scorer that states its "
-                    "confidence; this one does not: unset the floor (lane=none) or use another scorer"
+                    "confidence; this one does not: unset the floor (lane=none), set calibration, or use another scorer"
                 )
             lane[scores.confidence < self.confidence_floor] = LOW_CONFIDENCE
         if self.eligible_tier is not None and self.eligibility_threshold is not None:

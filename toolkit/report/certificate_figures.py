@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from toolkit.certify.certificate import Certificate, Criterion
 from toolkit.report.certificate import CertificateReport
-from toolkit.report.certificate_wording import loss_tolerated, margin_text, of_kind
+from toolkit.report.certificate_wording import loss_bound, loss_tolerated, margin_text, of_kind
 from toolkit.report.figures import png_bytes, shown_name
 
 _LOOKS = {"fail": ("#D55E00", "v"), "undecided": ("#6E6E6E", "o"), "pass": ("#009E73", "^")}
@@ -89,7 +89,7 @@ def _draw(axes: Axes, verdict: str, rows: Sequence[tuple[int, Criterion]]) -> No
 
 def _draw_bounds(axes: Axes, lines: Sequence[Criterion], alpha: float) -> None:
     """Where each loss ends at most, one-sided: what is held against the margin."""
-    rows = [(row, c) for row, c in enumerate(lines) if c.loss_at_most > 0]
+    rows = [(row, c) for row, c in enumerate(lines) if loss_bound(c) > 0]
     label = f"loss at most, one-sided {100 * (1 - alpha):.4g} %"
     axes.scatter(
         [-c.loss_at_most for _, c in rows],
@@ -99,8 +99,9 @@ def _draw_bounds(axes: Axes, lines: Sequence[Criterion], alpha: float) -> None:
         c=[_LOOKS[c.verdict][0] for _, c in rows],
         linewidths=2.2,
         zorder=4,
-        label=label,
     )
+    if rows:
+        axes.plot([], [], "|", color="black", ms=10, mew=2.2, label=label)
 
 
 def _label_lines(axes: Axes, lines: Sequence[Criterion], certificate: Certificate, left_out: str) -> None:
@@ -110,12 +111,31 @@ def _label_lines(axes: Axes, lines: Sequence[Criterion], certificate: Certificat
     axes.tick_params(labelsize=10)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(lines) - (0.0 if left_out else 0.4), -0.6)
-    right = axes.get_yaxis_transform()
     for row, criterion in enumerate(lines):
         tolerated = loss_tolerated(criterion, certificate.labels.alpha)
         word = "tolerated" if tolerated else criterion.verdict
         colour = _LOOKS[criterion.verdict][0]
-        axes.text(1.02, row, word, color=colour, va="center", fontsize=10, fontweight="bold", transform=right)
-        axes.text(1.14, row, f"n = {criterion.n:,}", va="center", fontsize=10, transform=right)
+        _beside(axes, row, 10, word, color=colour, fontweight="bold")
+        _beside(axes, row, 86, f"n = {criterion.n:,}")
     if left_out:
-        axes.text(0.0, len(lines) - 0.35, left_out, va="center", fontsize=10, style="italic", transform=right)
+        across = axes.get_yaxis_transform()
+        axes.text(0.0, len(lines) - 0.35, left_out, va="center", fontsize=10, style="italic", transform=across)
+
+
+def _beside(
+    axes: Axes, row: int, points: float, text: str, *, color: str = "black", fontweight: str = "normal"
+) -> None:
+    """Text so many points right of the axes."""
+    at, across = (1.0, row), axes.get_yaxis_transform()
+    axes.annotate(
+        text,
+        at,
+        (points, 0),
+        xycoords=across,
+        textcoords="offset points",
+        va="center",
+        fontsize=10,
+        color=color,
+        fontweight=fontweight,
+        annotation_clip=False,
+    )

@@ -15,6 +15,7 @@ from toolkit.report.certificate_wording import (
     aggregate_alone,
     constraint_value,
     criterion_label,
+    loss_bound,
     loss_tolerated,
     margin_text,
     number,
@@ -23,6 +24,7 @@ from toolkit.report.certificate_wording import (
     p_value,
     whole_percent,
 )
+from toolkit.report.markup import UNKNOWN
 from toolkit.report.sentences import counted, listed, merged_slices
 from toolkit.report.wording import (
     bound_label,
@@ -34,7 +36,6 @@ from toolkit.report.wording import (
 from toolkit.statistics import labels_needed
 
 COARSE_MARGIN, FINE_MARGIN = 0.05, 0.02
-_NOTHING = "–"
 
 
 def certificate_sentences(report: CertificateReport) -> list[str]:
@@ -145,18 +146,22 @@ def _open_losses(certificate: Certificate) -> str:
         places.append(f"over all queries ({_up_to(overall, certificate)})")
     if still_open:
         among = f"{len(still_open)} of {len(slices)} slices" if len(slices) > 1 else "the only slice judged"
-        names = listed(f"{c.name} ({_up_to(c, certificate)}; {_missing(plan[c.name])})" for c in still_open)
+        names = listed(f"{c.name} ({_up_to(c, certificate)}{_missing(c, plan[c.name])})" for c in still_open)
         places.append(f"in {among}: {names}")
     return f"a loss of {margin_text(certificate.labels)} is not ruled out {' and '.join(places)}"
 
 
 def _up_to(criterion: Criterion, certificate: Certificate) -> str:
-    margin = float(margin_text(certificate.labels))
-    return f"up to {number(max(criterion.loss_at_most, margin), beyond=margin)}"
+    bound, margin = loss_bound(criterion), float(margin_text(certificate.labels))
+    if math.isnan(bound):
+        return "a single session or prompt, so no bound"
+    return f"up to {number(max(bound, margin), beyond=margin)}"
 
 
-def _missing(labels: SliceLabels) -> str:
-    return f"{counted(labels.missing, 'more label')}" if labels.missing else "planned labels at hand"
+def _missing(criterion: Criterion, labels: SliceLabels) -> str:
+    if labels.missing:
+        return f"; {counted(labels.missing, 'more label')}"
+    return "" if math.isnan(loss_bound(criterion)) else "; planned labels at hand"
 
 
 def _margin(certificate: Certificate) -> list[str]:
@@ -172,6 +177,7 @@ def _margin(certificate: Certificate) -> list[str]:
             f"probability {whole_percent(plan.power)} if nothing is lost; slice {weakest.name} sets it "
             f"(n = {weakest.n:,})."
         )
+    said += " Nobody said that some loss is fine, so any loss that is shown fails."
     if plan.margin <= COARSE_MARGIN:
         return [said]
     coarse = (
@@ -182,9 +188,10 @@ def _margin(certificate: Certificate) -> list[str]:
 
 
 def _total_for(plan: LabelPlan, margin: float) -> int:
-    """Queries needed in all for another margin, if slices stay as frequent as they are."""
+    """Queries needed in all for another margin, counted as `plan_labels` does."""
     each = plan.power ** (1 / len(plan.slices))
-    return max(math.ceil(labels_needed(s.sd, margin, alpha=plan.alpha, power=each) / s.share) for s in plan.slices)
+    needed = [labels_needed(s.sd, margin, alpha=plan.alpha, power=each) for s in plan.slices]
+    return max(math.ceil((n + math.sqrt(n)) / s.share) for n, s in zip(needed, plan.slices, strict=True))
 
 
 def _aggregate(certificate: Certificate) -> list[str]:
@@ -207,13 +214,14 @@ def _aggregate(certificate: Certificate) -> list[str]:
 
 def _labels(certificate: Certificate) -> list[str]:
     """What it takes to decide what is open."""
-    undecided = {c.name for c in of_kind(certificate, "slice") if c.verdict == "undecided"}
-    if not undecided:
-        return []
     plan, sentences = certificate.labels, []
+    labels = {s.name: s for s in plan.slices}
+    still_open = [(c, labels[c.name]) for c in of_kind(certificate, "slice") if c.verdict == "undecided"]
+    if not still_open:
+        return []
     if certificate.verdict == "fail":
         sentences.append(f"Besides, {_open_losses(certificate)}.")
-    lacking = [s for s in plan.slices if s.missing and s.name in undecided]
+    lacking = [s for _, s in still_open if s.missing]
     if lacking:
         more = sum(s.missing for s in lacking)
         sentences.append(
@@ -222,7 +230,7 @@ def _labels(certificate: Certificate) -> list[str]:
             f"({certificate.n:,} are here), or {counted(more, 'more label')} placed in "
             f"{counted(len(lacking), 'slice')} alone."
         )
-    if any(s.name in undecided and not s.missing for s in plan.slices):
+    if any(not s.missing and math.isfinite(loss_bound(c)) for c, s in still_open):
         sentences.append(
             "Where the planned labels are at hand and a loss is still not ruled out, what is measured lies too close "
             "to the margin: the plan assumes that nothing is lost."
@@ -234,7 +242,7 @@ def _tolerated(certificate: Certificate) -> list[str]:
     found = [c for c in certificate.criteria if loss_tolerated(c, certificate.labels.alpha)]
     if not found:
         return []
-    names = listed(f"{criterion_label(c)} {number(-c.value.mean)} (at most {number(c.loss_at_most)})" for c in found)
+    names = listed(f"{criterion_label(c)} {number(-c.value.mean)} (at most {number(loss_bound(c))})" for c in found)
     return [f"Losses that are shown but tolerated, because they lie below {margin_text(certificate.labels)}: {names}."]
 
 
@@ -256,10 +264,11 @@ def _worst_slice(certificate: Certificate) -> str:
     ours, theirs = with_interval(certificate.worst_slice), with_interval(certificate.baseline_worst_slice)
     if len(slices) == 1:
         return f"The only slice judged, {slices[0].name}, has quality {ours}; the baseline has {theirs} there."
+    picked = f" (95 % intervals, corrected for the worst of {len(slices)} having been picked)"
     lowest, its_lowest = min(slices, key=lambda c: c.policy), min(slices, key=lambda c: c.baseline)
     return (
         f"The policy's worst slice is {lowest.name} with quality {ours}, the baseline's is {its_lowest.name} with "
-        f"{theirs} (95 % intervals, corrected for the worst of {len(slices)} having been picked)."
+        f"{theirs}{picked if math.isfinite(certificate.worst_slice.low) else ''}."
     )
 
 
@@ -342,11 +351,12 @@ def _row(criterion: Criterion, certificate: Certificate, plan: dict[str, SliceLa
         f"{criterion.verdict}, tolerated" if loss_tolerated(criterion, certificate.labels.alpha) else criterion.verdict
     )
     if criterion.kind == "constraint":
-        value = _NOTHING if criterion.note else constraint_value(criterion)
-        return [bound_label(criterion.name), f"{criterion.n:,}", value, *(_NOTHING,) * 3, word, _NOTHING]
-    missing = f"{plan[criterion.name].missing:,}" if criterion.kind == "slice" else _NOTHING
+        value = UNKNOWN if criterion.note else constraint_value(criterion)
+        return [bound_label(criterion.name), f"{criterion.n:,}", value, *(UNKNOWN,) * 3, word, UNKNOWN]
+    is_open = criterion.kind == "slice" and criterion.verdict == "undecided"
+    missing = f"{plan[criterion.name].missing:,}" if is_open else UNKNOWN
     figures = [f"{criterion.policy:.3f}", f"{criterion.baseline:.3f}", signed_difference(criterion.value)]
-    return [criterion.name, f"{criterion.n:,}", *figures, number(criterion.loss_at_most), word, missing]
+    return [criterion.name, f"{criterion.n:,}", *figures, number(loss_bound(criterion)), word, missing]
 
 
 def _rounded(n: int) -> str:

@@ -8,15 +8,17 @@ import numpy as np
 
 from toolkit.certify.certificate import Certificate, Criterion, Verdict
 from toolkit.certify.labels import LabelPlan
+from toolkit.report.markup import UNKNOWN
 from toolkit.report.wording import bound_label, column_value, with_interval
 
 
 def aggregate_alone(certificate: Certificate) -> Verdict:
     """What the mean over all queries would have said by itself: no slices, no constraints, nothing to correct for."""
-    overall = overall_of(certificate)
-    if overall.p_pass <= certificate.labels.alpha:
+    overall, plan = overall_of(certificate), certificate.labels
+    loses = overall.p_fail <= plan.alpha
+    if overall.p_pass <= plan.alpha and (plan.given or not loses):
         return "pass"
-    return "fail" if overall.p_fail <= certificate.labels.alpha else "undecided"
+    return "fail" if loses else "undecided"
 
 
 def loss_tolerated(criterion: Criterion, alpha: float) -> bool:
@@ -29,6 +31,11 @@ def criterion_label(criterion: Criterion) -> str:
     if criterion.kind == "constraint":
         return bound_label(criterion.name)
     return criterion.name if criterion.kind == "overall" else f"slice {criterion.name}"
+
+
+def loss_bound(criterion: Criterion) -> float:
+    """The most that is lost, one-sided; NaN where a single cluster leaves no bound, and for a constraint."""
+    return criterion.loss_at_most if math.isfinite(criterion.value.low) else math.nan
 
 
 def overall_of(certificate: Certificate) -> Criterion:
@@ -56,7 +63,9 @@ def of_kind(certificate: Certificate, kind: str) -> list[Criterion]:
 
 
 def number(value: float, *, beyond: float = 0.0) -> str:
-    """Three decimals, more where they would hide on which side of `beyond` the value lies."""
+    """Three decimals, more where they would hide on which side of `beyond` the value lies; a dash for NaN."""
+    if not math.isfinite(value):
+        return UNKNOWN
     decimals = 3
     while decimals < 8 and np.sign(round(value, decimals) - beyond) != np.sign(value - beyond):
         decimals += 1

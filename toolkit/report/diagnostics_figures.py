@@ -47,7 +47,7 @@ def score_figure(found: Diagnostics) -> Figure:
 
 
 def _draw_bands(axes: Axes, found: Diagnostics) -> None:
-    """The gap between two lines is what routing by this score can use; where lines cross, the cheaper tier is better."""
+    """Where two lines part, routing by this score has something to gain; where they run side by side, it has not."""
     counts = np.array([band.n for band in found.bands], dtype=np.float64)
     if not len(counts):
         _say(axes, "no query has a score")
@@ -73,8 +73,7 @@ def _drawn_tiers(found: Diagnostics) -> list[int]:
 
 def _draw_reliability(axes: Axes, found: Diagnostics) -> None:
     step = found.main
-    title = f"Is {shown_name(step.high)} better? Said and seen"
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title("The score as a probability: said and seen", fontsize=11, loc="left")
     if not step.calibration:
         _say(axes, step.reason)
         return
@@ -84,14 +83,16 @@ def _draw_reliability(axes: Axes, found: Diagnostics) -> None:
         colour, marker = _METHODS[calibration.method]
         x = [b.predicted for b in calibration.bins]
         y = np.array([b.observed.mean for b in calibration.bins])
-        arms = np.array([[b.observed.mean - b.observed.low, b.observed.high - b.observed.mean] for b in calibration.bins])
+        arms = np.array(
+            [[b.observed.mean - b.observed.low, b.observed.high - b.observed.mean] for b in calibration.bins]
+        )
         label = f"{calibration.method}: ECE {calibration.ece:.3f}, by chance {calibration.ece_by_chance:.3f}"
         axes.errorbar(x, y, np.nan_to_num(arms.T), color=colour, marker=marker, ms=6, lw=1.2, capsize=2.5, label=label)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel(f"probability that {shown_name(step.high)} is better", fontsize=10.5)
     axes.set_ylabel("share where it is", fontsize=10.5)
-    axes.legend(fontsize=9, frameon=False, loc="upper left" if step.better < 0.5 else "lower right")
+    axes.legend(fontsize=9, framealpha=0.85, edgecolor="none", loc="upper left" if step.better < 0.5 else "lower right")
 
 
 def _say(axes: Axes, text: str) -> None:
@@ -140,7 +141,9 @@ def _draw_noise(axes: Axes, gap: Gap) -> None:
         return
     source = "published range" if noise.drop is None else "95 % interval of repeats"
     label = f"may be luck of single answers ({source})"
-    axes.axvspan(gap.oracle - noise.high, gap.oracle - noise.low, color="#F0E442", alpha=0.45, lw=0, label=label, zorder=1)
+    axes.axvspan(
+        gap.oracle - noise.high, gap.oracle - noise.low, color="#F0E442", alpha=0.45, lw=0, label=label, zorder=1
+    )
 
 
 def _labels(gap: Gap, parts: list[tuple[str, float]]) -> list[tuple[float, str]]:

@@ -7,28 +7,24 @@ import math
 from toolkit.certify.diagnostics import BestGain, Diagnostics, Signal, StepDiagnostics
 from toolkit.certify.gap import CLASS, CLASS_AND_SEARCH, GENERALISATION, PUBLISHED_NOISE, SCORE, SEARCH, Gap
 from toolkit.certify.reliability import Reliability
-from toolkit.report.wording import percent, signed_difference, with_interval
+from toolkit.report.wording import column_label, percent, signed_difference, with_interval
 
 WORTH_SAYING = 0.05
 """A share of the queries with one score from which on it is said."""
 _FEW_SCORES = 12
 _NOTHING = 1e-9
+_STRENGTHS = ((0.1, "very weak"), (0.2, "weak"), (0.3, "moderate"), (math.inf, "strong"))
 
 
 def score_sentences(found: Diagnostics) -> list[str]:
     """Everything to know of the score, the most important first."""
-    steps = [found.main, *(s for s in found.steps if s is not found.main)]
-    return [
-        gain_sentence(found),
-        *_signal(found.signal),
-        *(_ranking(step, found.margin) for step in steps),
-        *_calibration(found.main),
-    ]
+    ranking = _ranking(found.main, found.margin)
+    return [gain_sentence(found), *_signal(found.signal), ranking, *_calibration(found.main)]
 
 
-def score_headline(found: Diagnostics) -> list[str]:
+def score_headline(found: Diagnostics | None) -> list[str]:
     """The one or two sentences for a terminal."""
-    return [gain_sentence(found), *_signal(found.signal)]
+    return [] if found is None else [gain_sentence(found), *_signal(found.signal)]
 
 
 def gain_sentence(found: Diagnostics) -> str:
@@ -93,11 +89,12 @@ def _ranking(step: StepDiagnostics, margin: float) -> str:
         f"where {step.high} answers better than {step.low} (by more than {margin:g}: {percent(step.better)} of queries)"
     )
     shown = f"AUC {with_interval(step.auc)}, a coin has 0.5"
+    strength = next(word for limit, word in _STRENGTHS if abs(step.auc.mean - 0.5) < limit)
     if step.auc.low > 0.5:
-        return f"The score tells {about}: {shown}."
+        return f"The score is a {strength} guide to {about}: {shown}."
     if step.auc.high < 0.5:
-        return f"The score points the wrong way on {about}: {shown}."
-    return f"No evidence that the score tells {about}: {shown}."
+        return f"The score points the wrong way ({strength}) on {about}: {shown}."
+    return f"No evidence that the score is a guide to {about}: {shown}."
 
 
 def better_calibration(step: StepDiagnostics) -> Reliability | None:
@@ -136,8 +133,10 @@ _REMEDY = {
 }
 
 
-def gap_sentences(gap: Gap) -> list[str]:
+def gap_sentences(gap: Gap | None) -> list[str]:
     """The bottleneck, and how much of the gap may be noise of the labels."""
+    if gap is None:
+        return []
     if gap.total <= _NOTHING:
         where = " at its cost" if math.isfinite(gap.cost_usd) else ""
         return [f"On the validation split nothing separates the policy from the oracle{where}."]
@@ -145,7 +144,7 @@ def gap_sentences(gap: Gap) -> list[str]:
     between = "the oracle at equal cost" if math.isfinite(gap.cost_usd) else "the oracle (costs are unknown)"
     remedy = _REMEDY[largest]
     if largest == SEARCH and gap.other_aims:
-        remedy = f"it holds the price of {', '.join(gap.other_aims)} too"
+        remedy = f"it holds the price of {', '.join(column_label(c) for c in gap.other_aims)} too"
     cause = _CAUSE[largest]
     if gap.form == "utility" and largest == SCORE:
         cause, remedy = "The predictions are the bottleneck, not the utility", "no rule on them recovers it"
@@ -158,8 +157,9 @@ def _noise(gap: Gap) -> str:
     if noise.drop is None:
         low, high = PUBLISHED_NOISE
         return (
-            f"Part of that is the luck of single answers, which no score can see: {100 * low:.0f} to {100 * high:.0f} % "
-            f"in published repeats, here {_quality(noise.low)} to {_quality(noise.high)}; data.repeats=FILE measures it."
+            f"Part of that is the luck of single answers, which no score can see: {100 * low:.0f} to {100 * high:.0f} %"
+            f" in published repeats, here {_quality(noise.low)} to {_quality(noise.high)}; data.repeats=FILE measures "
+            "it."
         )
     missing = f" ({noise.n_without:,} others have none)" if noise.n_without else ""
     return (

@@ -11,6 +11,9 @@ from functools import partial
 import numpy as np
 
 from toolkit.certify.evidence import Evidence, SliceEvidence
+from toolkit.report.certificate_html import CERTIFICATE_STYLE, certificate_slot
+from toolkit.report.choice import choice_section
+from toolkit.report.diagnostics_html import diagnostics_pictures, diagnostics_sections
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
 from toolkit.report.lanes_html import lane_section
 from toolkit.report.markup import (
@@ -98,8 +101,9 @@ td.none { color: var(--soft); }
 
 
 def draw_pictures(record: RunRecord) -> dict[str, bytes]:
-    """The page's figures as PNG, by name: `front` and `slices`."""
-    return {"front": png_bytes(front_figure(record)), "slices": png_bytes(slices_figure(record))}
+    """The page's figures as PNG, by name: `front`, `slices`, and `score` and `gap` where the record holds them."""
+    pictures = {"front": png_bytes(front_figure(record)), "slices": png_bytes(slices_figure(record))}
+    return pictures | diagnostics_pictures(record)
 
 
 def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
@@ -109,16 +113,19 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         f"<h1>{escaped(record.title)}</h1>",
         f'<p class="soft">{escaped(lead)}</p>',
         f'<section class="verdict">{definitions_html(sentences_by_topic(record))}</section>',
+        certificate_slot(),
         "<h2>Where the policy stands</h2>",
         image_html(
             pictures["front"],
             "Quality against cost or latency of the policies, single tiers and chosen point",
         ),
         *_chosen_section(record),
+        *choice_section(record),
         *_parameter_section(record),
         *_comparison_section(record),
         *_slice_section(record, pictures["slices"]),
         *lane_section(record.evidence),
+        *diagnostics_sections(record, pictures),
         *_provenance_section(record),
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -127,7 +134,7 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         f"<title>{escaped(record.title)} – routefront</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{_STYLE}{CERTIFICATE_STYLE}</style>",
     ]
     parts = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", *body, "</body>", "</html>"]
     return "\n".join(parts) + "\n"

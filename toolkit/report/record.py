@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulators.outcomes import FloatArray
+from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence
+from toolkit.certify.gap import Gap
 from toolkit.search.sensitivity import Sensitivity
 from toolkit.zero_router import ZeroRouter
 
@@ -89,6 +91,8 @@ class RunRecord:
         notes: Sentences on the data (dropped rows, reordered tiers, ...) and on the search.
         sensitivity: How far each parameter may move alone.
         certified_choice: How the point was certified, with choose=certified.
+        diagnostics: Whether the score is any good, or None where nobody asked.
+        gap: Where the gap to the oracle goes, or None where nobody asked.
     """
 
     title: str
@@ -115,3 +119,5 @@ class RunRecord:
     notes: tuple[str, ...]
     sensitivity: tuple[Sensitivity, ...] = ()
     certified_choice: CertifiedChoiceRecord | None = None
+    diagnostics: Diagnostics | None = None
+    gap: Gap | None = None

@@ -14,6 +14,8 @@ import numpy as np
 
 from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
+from toolkit.report.choice import choice_sentences
+from toolkit.report.diagnostics_sentences import gap_sentences, score_headline
 from toolkit.report.lanes import lane_sentences
 from toolkit.report.record import RunRecord
 from toolkit.report.wording import (
@@ -47,7 +49,9 @@ def sentences_by_topic(record: RunRecord) -> list[tuple[str, list[str]]]:
         ("Quality", _quality(record.evidence)),
         ("Routing", _routing(record)),
         ("Constraints", [_constraint(record, c) for c in record.evidence.constraints]),
-        ("Score", [_information(record.evidence)]),
+        ("Choice", choice_sentences(record)),
+        ("Score", [_information(record.evidence), *score_headline(record.diagnostics)]),
+        ("Gap", gap_sentences(record.gap)),
         ("Slices", _slices(record.evidence)),
         ("Latency", _latency(record.evidence)),
         ("Lanes", lane_sentences(record.evidence)),
@@ -195,9 +199,17 @@ def _slices(evidence: Evidence) -> list[str]:
         alone = worst.tier_quality[evidence.tiers.index(best)]
         sentences.append(
             f"The worst covered slice is {worst.name} with quality {with_interval(worst.quality)} "
-            f"on {counted(worst.n, 'query')}; {best} alone has {alone:.3f} there."
+            f"on {counted(worst.n, 'query')}; {best} alone has {alone:.3f} there.{_truly_worst(evidence)}"
         )
     return sentences + small_slices(evidence)
+
+
+def _truly_worst(evidence: Evidence) -> str:
+    """The interval that allows for the worst slice having been picked as the worst."""
+    if len(evidence.slices) < 2 or not math.isfinite(evidence.worst.low):
+        return ""
+    low, high = evidence.worst.low, evidence.worst.high
+    return f" Whichever slice is truly the worst has a quality in [{low:.3f}, {high:.3f}]."
 
 
 def small_slices(evidence: Evidence) -> list[str]:

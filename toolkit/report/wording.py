@@ -128,7 +128,7 @@ def on_validation(evidence: Evidence, column: str) -> Interval:
     known |= {f"latency_{k}_s": Interval(mean=v, low=np.nan, high=np.nan) for k, v in evidence.latency_s.items()}
     known |= {f"quality[{s.name}]": s.quality for s in evidence.slices}
     if (worst := worst_slice(evidence)) is not None:
-        known["worst_slice_quality"] = worst.quality
+        known["worst_slice_quality"] = evidence.worst if math.isfinite(evidence.worst.mean) else worst.quality
     found = known.get(column)
     if found is not None and (column not in bounded or math.isclose(found.mean, bounded[column], rel_tol=1e-9)):
         return found

@@ -61,7 +61,8 @@ class PlattCalibrator:
         centre = float(np.median(x))
         away = np.abs(x - centre)
         scale = max(float(np.median(away[away > 0])), _SMALLEST_SCALE) if away.any() else 1.0
-        z = np.clip((x - centre) / scale, -_FARTHEST, _FARTHEST)
+        with np.errstate(over="ignore"):
+            z = np.clip((x - centre) / scale, -_FARTHEST, _FARTHEST)
         n1, n0 = int(y.sum()), int((~y).sum())
         target = np.where(y, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
 
@@ -77,9 +78,10 @@ class PlattCalibrator:
 
     def predict(self, score: FloatArray) -> FloatArray:
         """`n` probabilities; NaN where a score is not finite."""
+        usable = np.isfinite(score)
         with np.errstate(over="ignore"):
-            found = special.expit(self.slope * score + self.intercept)
-        return np.where(np.isfinite(score), found, np.nan)
+            found = special.expit(self.slope * np.where(usable, score, 0.0) + self.intercept)
+        return np.where(usable, found, np.nan)
 
     def as_dict(self) -> dict[str, object]:
         """JSON form."""

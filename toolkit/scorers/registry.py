@@ -36,6 +36,10 @@ def load_scorer(description: dict[str, object], folder: Path) -> FittedScorer:
             return FittedTextScorer.load(folder)
         if kind == "binned":
             return _load_binned(description, folder)
+        if kind == "calibrated":
+            from toolkit.scorers.calibrated import load_calibrated
+
+            return load_calibrated(description, _load_base(description, folder), folder)
         if kind == "eligibility":
             from toolkit.scorers.eligibility import FittedEligibilityScorer
 

@@ -125,9 +125,15 @@ class ConfigBaseline:
         prompts = _with_prompts(table.queries).prompt
         try:
             names = replay(self.config, prompts or ())
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise ExportError(f"LiteLLM cannot run baseline={self.path}: {said}") from error
+        unnamed = sorted(set(names) - set(self.tier_of))
+        if unnamed:
+            raise ExportError(
+                f"LiteLLM sends prompts to {unnamed}, which baseline={self.path} does not name; name a model for each "
+                "tier in it"
+            )
         return np.array([table.tiers.index(self.tier_of[name]) for name in names], dtype=np.int64)
 
 
@@ -209,6 +215,12 @@ def _tier_of(
         for entry in config["model_list"]
         if isinstance(entry, dict) and "model_name" in entry
     }
+    unknown = sorted({names[name] for name in names} - set(models)) or sorted(set(names) - used)
+    if unknown:
+        raise ConfigError(
+            f"baseline_models: {unknown} is no name that baseline={path} routes to ({_listed(tuple(sorted(used)))}) or "
+            f"no model of the data ({_listed(models)}); expected {{NAME: MODEL}}"
+        )
     found = {}
     for name in sorted(used):
         candidates = [names.get(name), name, provider.get(name), provider.get(name, "").rpartition("/")[2]]

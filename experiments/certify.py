@@ -31,6 +31,7 @@ from toolkit.export.schema import read_policy
 from toolkit.report.certificate import CertificateReport
 
 EVIDENCE = "evidence.json"
+_OF_A_RUN = ("run.json", "config.yaml", "policy.json", "prompts_seen.json", "evaluations.jsonl", "report.html")
 _DECIDES = {
     "policy",
     "tiers",
@@ -67,7 +68,7 @@ class Compared:
 
 def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
     """Certify and write the evidence; the second value is the exit code of the verdict."""
-    output = checked_output(settings.output, data_files(settings.data))
+    output = checked_output(settings.output, input_files(settings))
     with busy("Routing the queries with policy and baseline", quiet=quiet):
         compared = compare_policies(settings)
     table, policy = compared.table, compared.run.policy
@@ -139,10 +140,21 @@ def read_evidence(run: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputDataError(f"{path} is not JSON ({error}); run routefront certify again") from error
-    if not isinstance(found, dict) or found.get("verdict") not in _EXIT_CODES:
-        raise InputDataError(f"{path} is no certificate; run routefront certify again")
+        raise InputDataError(f"{path} is not JSON ({error}); remove it and run routefront certify again") from error
+    if not _is_certificate(found):
+        raise InputDataError(f"{path} is no certificate; remove it and run routefront certify again")
     return found if found.get("policy_sha256") == policy_digest(run) else None
+
+
+def _is_certificate(found: object) -> bool:
+    """Whether everything is there that other commands read."""
+    return (
+        isinstance(found, dict)
+        and found.get("verdict") in tuple(_EXIT_CODES)
+        and isinstance(found.get("margin"), int | float)
+        and isinstance(found.get("earlier"), list)
+        and all(isinstance(e, dict) for e in found["earlier"])
+    )
 
 
 def _earlier(run: Path) -> list[dict[str, Any]]:
@@ -164,6 +176,12 @@ def _write_section(run: Path, report: CertificateReport) -> None:
     page = with_certificate(path.read_text(encoding="utf-8"), certificate_section(report))
     if page is not None:
         write_text(path, page)
+
+
+def input_files(settings: CertifySettings) -> list[str | None]:
+    """What a command reads and must not overwrite: the data, the baseline, what is left of the run."""
+    run = [] if settings.run is None else [str(Path(settings.run) / name) for name in _OF_A_RUN]
+    return [*data_files(settings.data), settings.baseline, *run]
 
 
 def compare_policies(settings: CertifySettings) -> Compared:

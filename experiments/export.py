@@ -28,7 +28,6 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
     path, policy = open_policy(settings.run)
     output = Path(required(settings.output, "output"))
     evidence = read_evidence(path)
-    _check_verdict(evidence, path, force=settings.force)
     policy = policy.model_copy(update={"evidence": {**policy.evidence, "certificate": certificate_summary(evidence)}})
     checked_by = "routefront's schema"
     if target == "json":
@@ -37,6 +36,7 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
         text, checked_by = _litellm_text(policy, settings)
     replaced = _guard(output, force=settings.force)
     change = None if settings.diff is None else _diff(Path(settings.diff), text, output)
+    _check_verdict(evidence, path, force=settings.force)
     write_text(output, text)
     if replaced:
         say(f"{output} existed and was replaced.", quiet=quiet)

@@ -1,5 +1,7 @@
 """How often the tests are right, where the truth is known: `python -m experiments.known_truth [REPLICATIONS]`.
 
+`python -m experiments.known_truth figure FILE.png` draws one certificate of the first world.
+
 Four worlds, each drawn many times: a loss that hides in one slice (source document S3), no loss at all, means and
 quantiles of known distributions, and choices among thresholds whose true quality is known. Nothing here is used by a
 command; `tests/test_known_truth.py` holds the figures to what the documentation claims.
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -232,6 +235,24 @@ def _paired_interval(rng: np.random.Generator) -> Interval:
     return two_sided(estimate_mean(difference, bounds=(-1.0, 1.0)))
 
 
+def draw_example(path: str) -> None:
+    """The forest plot of one draw of S3's example: what `certify` shows where the average passes."""
+    from experiments.files import write_bytes
+    from toolkit.report.certificate import CertificateReport
+    from toolkit.report.certificate_figures import draw_certificate
+
+    rng = spawn_rng(0, "example")
+    table = draw_hidden_loss(rng, n=N_QUERIES, n_slices=6, discordance=0.15, loss=LOSS)
+    report = CertificateReport(
+        certificate=certify_table(table, 0.02, rng),
+        policy="policy",
+        baseline="the reasoning tier",
+        source="scenario with a known loss of 0.15 in slice00",
+        created="",
+    )
+    write_bytes(Path(path), draw_certificate(report))
+
+
 def main(replications: int) -> None:
     """Print all figures."""
     for n_slices in (6, 20):
@@ -259,4 +280,7 @@ def _shares(found: Tally) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000)
+    if sys.argv[1:2] == ["figure"]:
+        draw_example(sys.argv[2])
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000)

@@ -13,6 +13,7 @@ from experiments.under_load import make_world
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
 from simulators.seeds import spawn_rng
+from toolkit.certify.labels import LabelPlan, plan_labels, widest_differences
 from toolkit.dimensions import Dimension
 from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.contention import QueueWorld
@@ -131,6 +132,16 @@ def deploy(prepared: Prepared, params: FloatArray) -> Deployed:
     assert isinstance(prepared.scorer, LiteLLMScorer)
     scorer = LiteLLMScorer(version=prepared.scorer.version, settings=LiteLLMSettings.model_validate(found.scorer))
     return Deployed(deployment=found, scorer=scorer, validate_scores=scorer.predict(prepared.validate.queries))
+
+
+def labels_before_search(settings: TuneSettings, prepared: Prepared) -> LabelPlan | None:
+    """Labels that a certificate against the best single tier takes, whatever the search finds."""
+    tune, cover = prepared.tune, prepared.problem.coverage
+    if not cover.groups:
+        return None
+    best = np.full(tune.n_queries, int(np.argmax(tune.quality.mean(axis=0))))
+    differences, _ = widest_differences(tune, best, cover)
+    return plan_labels(differences, tune.n_queries, margin=settings.margin, alpha=settings.alpha, power=settings.power)
 
 
 def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metric, ...]) -> Axes:

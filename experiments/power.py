@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from experiments.baselines import find_baseline
-from experiments.certify import compare_policies, models_of
+from experiments.certify import compare_policies, input_files, models_of
 from experiments.console import say
 from experiments.files import checked_output, write_json
-from experiments.loading import data_files, load_data
+from experiments.loading import load_data
 from experiments.settings import PowerSettings
 from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.labels import LabelPlan, differences_per_slice, plan_labels, widest_differences
@@ -19,7 +19,7 @@ from toolkit.evaluation.slices import Coverage, coverage
 
 def run_power(settings: PowerSettings, *, quiet: bool = False) -> dict[str, Any]:
     """Count labels per slice; written to `output` and returned."""
-    output = checked_output(settings.output, data_files(settings.data))
+    output = checked_output(settings.output, input_files(settings))
     table, policy, baseline, other, notes = _compared(settings) if settings.run else _before_any_run(settings)
     cover = coverage(table, settings.slices.minimum)
     if policy is None:

@@ -249,6 +249,8 @@ class TuneSettings(_Settings):
     constraints: dict[str, Any]
     choose: str
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    margin: Annotated[float, Field(gt=0, le=1)]
+    power: Annotated[float, Field(gt=0, lt=1)]
     split: SplitSettings
     slices: SliceSettings
     folds: Annotated[int, Field(ge=2, le=50)]

@@ -15,7 +15,7 @@ from experiments.controllers import controller_label
 from experiments.diagnose import diagnostics_file, diagnostics_of, gap_of
 from experiments.files import write_json, write_text
 from experiments.loading import LoadedData, load_data, make_controller
-from experiments.pipeline import Deployed, Prepared, deploy, prepare
+from experiments.pipeline import Deployed, Prepared, deploy, labels_before_search, prepare
 from experiments.run_folder import RunFolder, check_free, open_run
 from experiments.settings import TuneSettings
 from experiments.tracking import open_tracker
@@ -157,7 +157,13 @@ def _write_run(
     )
     gap = gap_of(prepared, deployed, result, params, constraints, data.repeat)
     certified = choice_record(prepared, result, chosen)
-    record = dataclasses.replace(record, certified_choice=certified, diagnostics=diagnostics, gap=gap)
+    record = dataclasses.replace(
+        record,
+        certified_choice=certified,
+        diagnostics=diagnostics,
+        gap=gap,
+        labels=labels_before_search(settings, prepared),
+    )
     policy = output.policy_file(
         settings, data, deployed, choice, constraints, metrics, evidence, record.certified_choice
     )

@@ -252,6 +252,9 @@ def test_a_confidence_floor_works_with_a_column(recording, policy):
     assert (described["kind"], described["method"], described["margin"]) == ("calibrated", "platt", 0.05)
     code, _, err = run_cli("route", "run=run", "queries=queries.csv", "output=d.csv", cwd=recording)
     assert code == 0 and "confidence below the floor" in (recording / "d.csv").read_text(), err
+    if policy == "thresholds":
+        code, _, err = run_cli("export", "run=run", "target=litellm", "output=x.yaml", cwd=recording)
+        assert code == 2 and "calibration=none" in err
 
 
 @pytest.mark.verify

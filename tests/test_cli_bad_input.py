@@ -147,7 +147,7 @@ BAD_OPTIONS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "seed is text": ([*SCENARIO, "seed=abc"], ["seed", "abc"]),
     "seed is a fraction": ([*SCENARIO, "seed=1.5"], ["seed", "1.5"]),
     "seed is a list": ([*SCENARIO, "seed=[1,2]"], ["seed"]),
-    "choose=certified": ([*SCENARIO, "choose=certified"], ["certified", "knee", "min_cost"]),
+    "choose=certified": ([*SCENARIO, "choose=certified"], ["something to certify", "quality_floor"]),
     "choose unknown": ([*SCENARIO, "choose=best"], ["best", "knee", "min_cost"]),
     "objective unknown": ([*SCENARIO, "objectives=[cost,qualty]"], ["qualty", "quality"]),
     "objectives empty": ([*SCENARIO, "objectives=[]"], ["objectives"]),

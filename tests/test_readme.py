@@ -21,7 +21,8 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-N_FIRST = 5  # commands of the example on one's own data; the rest belong to the section on search
+UNDECIDED = 4  # a toy recording of 240 prompts shows little
+N_FIRST = 6  # commands of the example on one's own data; the rest belong to the section on search
 
 
 @pytest.mark.verify
@@ -31,7 +32,7 @@ def test_the_example_runs_word_for_word(tmp_path):
     write_recording(tmp_path, ".parquet")
     for command in commands()[:N_FIRST]:
         code, out, err = run_cli(*command, cwd=tmp_path)
-        assert code == 0, (command, err)
+        assert code == 0 or (command[0] == "certify" and code == UNDECIDED), (command, err)
     assert "tier_boundaries" in (tmp_path / "litellm.yaml").read_text()
     assert (tmp_path / "decisions.csv").read_text().startswith('"query_id","score","tier"')
     assert out
@@ -50,7 +51,7 @@ def test_the_search_example_runs_word_for_word(tmp_path):
 
 def test_the_examples_are_there():
     words = [words[0] for words in commands()]
-    assert words == ["tune", "export", "verify", "tune", "route", "tune", "tune", "compare"]
+    assert words == ["tune", "certify", "export", "verify", "tune", "route", "tune", "tune", "compare"]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_the_examples_are_there():
         "docs/map.md",
         "docs/controllers.md",
         "docs/search.md",
+        "docs/evidence.md",
         "docs/metrics.md",
         "papers/README.md",
         "CONTRIBUTING.md",

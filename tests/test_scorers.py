@@ -16,6 +16,7 @@ from toolkit.policies.utility import UtilityPolicy
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import ScoreTable, cross_fit
 from toolkit.scorers.binned import BinnedScorer
+from toolkit.scorers.calibrated import CalibratedScorer
 from toolkit.scorers.eligibility import EligibilityScorer
 from toolkit.scorers.registry import load_scorer
 from toolkit.scorers.signals import SignalScorer
@@ -60,6 +61,7 @@ RECIPES = {
     "eligibility of binned column": EligibilityScorer(base=BinnedScorer(base=COLUMN), against="tier0"),
     "binned eligibility": BinnedScorer(base=EligibilityScorer(base=COLUMN)),
     "column with confidence": SignalScorer(column="difficulty", confidence_column="sure"),
+    "calibrated column": CalibratedScorer(base=COLUMN, method="isotonic", margin=0.05, folds=5),
 }
 
 

@@ -90,7 +90,7 @@ class Judge:
             assert metric.tier is not None
             gain = self._quality(tier) - self._table.quality[:, self._table.tiers.index(metric.tier)]
             flipped, above, below = self._worst(self._per_group(gain, DIFFERENCE), -limit)
-            value = Interval(mean=-flipped.mean, low=-flipped.high, high=-flipped.low)
+            value = Interval(mean=0.0 - flipped.mean, low=0.0 - flipped.high, high=0.0 - flipped.low)
             below, above = above, below
         elif metric.base in QUANTILES:
             value, above, below = self._quantile(tier, metric, limit)

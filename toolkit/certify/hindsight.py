@@ -204,7 +204,7 @@ def class_candidates(
             blocks.append(part)
         supported = SupportedThresholds(table, family.order)
         blocks.append(supported.best(0.0)[None, :] if budget_usd is None else supported.around(budget_usd))
-        said = f"{enumeration.exactness}, and the best over all boundaries on the hull around that cost"
+        said = f"{enumeration.total:,} threshold vectors spread over the traffic, and the best over all boundaries"
     elif isinstance(family, UtilityFamily):
         lambdas = family.path.lambdas
         blocks.append(np.concatenate([lambdas[:, None], np.zeros((len(lambdas), table.n_tiers - 1))], axis=1))

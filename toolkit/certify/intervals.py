@@ -145,9 +145,9 @@ def _effective_size(indicator: np.ndarray, group: IntArray) -> float:
     g = int(code.max()) + 1
     if g < 2 or variance == 0:
         return float(g) if g > 1 else np.nan
-    sums = np.bincount(code, weights=values - values.mean())
-    inflation = g / (g - 1) * float((sums**2).sum()) / (len(values) * variance)
-    return len(values) / max(inflation, 1.0)
+    sums, n = np.bincount(code, weights=values - values.mean()), len(values)
+    inflation = g / (g - 1) * float((sums**2).sum()) / (n / (n - 1) * n * variance)
+    return n / max(inflation, 1.0)
 
 
 def paired_quality(table: OutcomeTable, tier: IntArray, other: int, rows: IntArray) -> Interval:

@@ -6,6 +6,7 @@ nothing is lost: each slice must succeed with probability `power^(1/S)` for all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -27,6 +28,7 @@ class SliceLabels:
         n: Labelled queries at hand.
         share: Its share of all queries at hand.
         sd: Standard deviation of the paired difference of one query, dependence within clusters included.
+        cluster_size: Labels per cluster, on average: sizes are counted in clusters, since only those are independent.
         needed: Labelled queries needed for the margin.
         resolved: The smallest margin that the n at hand can show.
     """
@@ -35,6 +37,7 @@ class SliceLabels:
     n: int
     share: float
     sd: float
+    cluster_size: float
     needed: int
     resolved: float
 
@@ -93,17 +96,21 @@ def plan_labels(
         power: Probability that all groups succeed together.
 
     Raises:
-        ConfigError: If the margin is not in (0, 1] or there is no covered group.
+        ConfigError: If the margin is not in (0, 1], the power not above alpha, or there is no covered group.
     """
     if margin is not None and not 0 < margin <= 1:
         raise ConfigError(f"margin is a tolerated loss of quality, in (0, 1]; got {margin:g}")
     if not differences:
         raise ConfigError("no slice has enough labelled queries to be judged; add data or lower slices.minimum")
+    if not alpha < power < 1:
+        raise ConfigError(f"power must lie between alpha ({alpha:g}) and 1; got {power:g}")
     each = power ** (1 / len(differences))
+    size = {name: e.n / (e.df + 1) for name, e in differences.items()}
     # A single cluster shows no spread: the widest possible one stands in for it.
-    sd = {name: e.sd if np.isfinite(e.sd) else e.reach for name, e in differences.items()}
+    sd = {name: e.sd if np.isfinite(e.sd) else e.reach * np.sqrt(size[name]) for name, e in differences.items()}
+    of_clusters = {name: sd[name] / np.sqrt(size[name]) for name in differences}
     resolved = {
-        name: resolved_margin(sd[name], e.df + 1 if e.df == 0 else e.n, alpha=alpha, power=each, reach=e.reach)
+        name: resolved_margin(of_clusters[name], e.df + 1, alpha=alpha, power=each, reach=e.reach)
         for name, e in differences.items()
     }
     chosen = min(max(resolved.values()), 1.0) if margin is None else margin
@@ -112,8 +119,11 @@ def plan_labels(
             name=name,
             n=e.n,
             share=e.n / n_queries,
-            sd=sd[name],
-            needed=labels_needed(sd[name], chosen, alpha=alpha, power=each, reach=e.reach),
+            sd=float(sd[name]),
+            cluster_size=size[name],
+            needed=_labels_of(
+                labels_needed(of_clusters[name], chosen, alpha=alpha, power=each, reach=e.reach), size[name]
+            ),
             resolved=resolved[name],
         )
         for name, e in differences.items()
@@ -121,6 +131,10 @@ def plan_labels(
     reach = {name: e.reach for name, e in differences.items()}
     total = _queries_needed(slices, reach, margin=chosen, alpha=alpha, power=power)
     return LabelPlan(margin=chosen, given=margin is not None, alpha=alpha, power=power, slices=slices, total=total)
+
+
+def _labels_of(clusters: int, size: float) -> int:
+    return math.ceil(clusters * size - 1e-9)
 
 
 def _queries_needed(
@@ -132,8 +146,8 @@ def _queries_needed(
         joint = 1.0
         for s in slices:
             expected = n * s.share
-            labels = int(expected - 0.5 * np.sqrt(expected))
-            joint *= power_to_show(s.sd, labels, margin, alpha=alpha, reach=reach[s.name])
+            clusters = int((expected - 0.5 * np.sqrt(expected)) / s.cluster_size)
+            joint *= power_to_show(s.sd / np.sqrt(s.cluster_size), clusters, margin, alpha=alpha, reach=reach[s.name])
         return joint >= power
 
     low, high = 1, 2

@@ -42,6 +42,10 @@ def refuse_inexpressible(policy: PolicyFile) -> None:
             "LiteLLM has no lane ahead of its boundaries and cannot run the eligibility head; "
             "tune with lane=none, or use target=json"
         )
+    if policy.scorer.get("kind") == "calibrated":
+        raise ExportError(
+            "LiteLLM cannot turn its score into a confidence; tune with calibration=none, or use target=json"
+        )
     if policy.scorer.get("kind") != "litellm":
         raise ExportError(
             f"the thresholds were tuned on scorer={policy.scorer.get('kind')}, a score that LiteLLM cannot compute; "

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from toolkit.certify.certificate import Certificate, Criterion
 from toolkit.report.certificate import CertificateReport
-from toolkit.report.certificate_wording import loss_bound, loss_tolerated, margin_text, of_kind
+from toolkit.report.certificate_wording import has_bound, loss_tolerated, margin_text, of_kind
 from toolkit.report.figures import png_bytes, shown_name
 
 _LOOKS = {"fail": ("#D55E00", "v"), "undecided": ("#6E6E6E", "o"), "pass": ("#009E73", "^")}
@@ -89,7 +89,7 @@ def _draw(axes: Axes, verdict: str, rows: Sequence[tuple[int, Criterion]]) -> No
 
 def _draw_bounds(axes: Axes, lines: Sequence[Criterion], alpha: float) -> None:
     """Where each loss ends at most, one-sided: what is held against the margin."""
-    rows = [(row, c) for row, c in enumerate(lines) if loss_bound(c) > 0]
+    rows = [(row, c) for row, c in enumerate(lines) if c.loss_at_most > 0 and has_bound(c)]
     label = f"loss at most, one-sided {100 * (1 - alpha):.4g} %"
     axes.scatter(
         [-c.loss_at_most for _, c in rows],

@@ -8,7 +8,7 @@ from toolkit.certify.certificate import Certificate, Criterion
 from toolkit.certify.labels import SliceLabels
 from toolkit.report.certificate import CertificateReport
 from toolkit.report.certificate_sentences import certificate_sentences
-from toolkit.report.certificate_wording import aggregate_alone, loss_bound
+from toolkit.report.certificate_wording import aggregate_alone
 
 SCHEMA_VERSION = 1
 
@@ -52,7 +52,7 @@ def _criterion(criterion: Criterion) -> dict[str, object]:
         "policy": _finite(criterion.policy),
         "baseline": _finite(criterion.baseline),
         value: criterion.value.as_dict(),
-        "loss_at_most": _finite(loss_bound(criterion)),
+        "loss_at_most": _finite(criterion.loss_at_most),
         "p_pass": criterion.p_pass,
         "p_fail": criterion.p_fail,
         "p_fail_holm": criterion.p_fail_holm,

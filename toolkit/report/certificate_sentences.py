@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from toolkit.certify.certificate import Certificate, Criterion, LatencyChange
-from toolkit.certify.labels import LabelPlan, SliceLabels
+from toolkit.certify.labels import SliceLabels, plan_labels
 from toolkit.report.certificate import CertificateReport
 from toolkit.report.certificate_wording import (
     aggregate_alone,
     constraint_value,
     criterion_label,
-    loss_bound,
+    has_bound,
     loss_tolerated,
     margin_text,
     number,
@@ -33,7 +35,7 @@ from toolkit.report.wording import (
     usd_per_1000,
     with_interval,
 )
-from toolkit.statistics import labels_needed
+from toolkit.statistics import MeanEstimate
 
 COARSE_MARGIN, FINE_MARGIN = 0.05, 0.02
 
@@ -152,16 +154,16 @@ def _open_losses(certificate: Certificate) -> str:
 
 
 def _up_to(criterion: Criterion, certificate: Certificate) -> str:
-    bound, margin = loss_bound(criterion), float(margin_text(certificate.labels))
-    if math.isnan(bound):
+    if not has_bound(criterion):
         return "a single session or prompt, so no bound"
-    return f"up to {number(max(bound, margin), beyond=margin)}"
+    margin = float(margin_text(certificate.labels))
+    return f"up to {number(max(criterion.loss_at_most, margin), beyond=margin)}"
 
 
 def _missing(criterion: Criterion, labels: SliceLabels) -> str:
     if labels.missing:
         return f"; {counted(labels.missing, 'more label')}"
-    return "" if math.isnan(loss_bound(criterion)) else "; planned labels at hand"
+    return "; planned labels at hand" if has_bound(criterion) else ""
 
 
 def _margin(certificate: Certificate) -> list[str]:
@@ -180,18 +182,22 @@ def _margin(certificate: Certificate) -> list[str]:
     said += " Nobody said that some loss is fine, so any loss that is shown fails."
     if plan.margin <= COARSE_MARGIN:
         return [said]
+    total = _rounded(_total_for(certificate, FINE_MARGIN))
     coarse = (
-        f"That is coarse: margin={FINE_MARGIN} would take about {_rounded(_total_for(plan, FINE_MARGIN))} labelled "
-        f"queries in all at the present mix of slices, against {certificate.n:,} here."
+        f"That is coarse: margin={FINE_MARGIN} would take about {total} labelled queries in all at the present mix of "
+        f"slices, against {certificate.n:,} here."
     )
     return [said, coarse]
 
 
-def _total_for(plan: LabelPlan, margin: float) -> int:
-    """Queries needed in all for another margin, counted as `plan_labels` does."""
-    each = plan.power ** (1 / len(plan.slices))
-    needed = [labels_needed(s.sd, margin, alpha=plan.alpha, power=each) for s in plan.slices]
-    return max(math.ceil((n + math.sqrt(n)) / s.share) for n, s in zip(needed, plan.slices, strict=True))
+def _total_for(certificate: Certificate, margin: float) -> int:
+    """Queries needed in all for another margin, from the spread that was found."""
+    plan = certificate.labels
+    found = {
+        s.name: MeanEstimate(mean=0.0, centre=0.0, error=np.nan, df=s.n - 1, n=s.n, sd=s.sd, reach=1.0)
+        for s in plan.slices
+    }
+    return plan_labels(found, certificate.n, margin=margin, alpha=plan.alpha, power=plan.power).total
 
 
 def _aggregate(certificate: Certificate) -> list[str]:
@@ -230,7 +236,7 @@ def _labels(certificate: Certificate) -> list[str]:
             f"({certificate.n:,} are here), or {counted(more, 'more label')} placed in "
             f"{counted(len(lacking), 'slice')} alone."
         )
-    if any(not s.missing and math.isfinite(loss_bound(c)) for c, s in still_open):
+    if any(not s.missing and has_bound(c) for c, s in still_open):
         sentences.append(
             "Where the planned labels are at hand and a loss is still not ruled out, what is measured lies too close "
             "to the margin: the plan assumes that nothing is lost."
@@ -242,7 +248,7 @@ def _tolerated(certificate: Certificate) -> list[str]:
     found = [c for c in certificate.criteria if loss_tolerated(c, certificate.labels.alpha)]
     if not found:
         return []
-    names = listed(f"{criterion_label(c)} {number(-c.value.mean)} (at most {number(loss_bound(c))})" for c in found)
+    names = listed(f"{criterion_label(c)} {number(-c.value.mean)} (at most {number(c.loss_at_most)})" for c in found)
     return [f"Losses that are shown but tolerated, because they lie below {margin_text(certificate.labels)}: {names}."]
 
 
@@ -356,7 +362,7 @@ def _row(criterion: Criterion, certificate: Certificate, plan: dict[str, SliceLa
     is_open = criterion.kind == "slice" and criterion.verdict == "undecided"
     missing = f"{plan[criterion.name].missing:,}" if is_open else UNKNOWN
     figures = [f"{criterion.policy:.3f}", f"{criterion.baseline:.3f}", signed_difference(criterion.value)]
-    return [criterion.name, f"{criterion.n:,}", *figures, number(loss_bound(criterion)), word, missing]
+    return [criterion.name, f"{criterion.n:,}", *figures, number(criterion.loss_at_most), word, missing]
 
 
 def _rounded(n: int) -> str:

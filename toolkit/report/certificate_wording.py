@@ -8,7 +8,6 @@ import numpy as np
 
 from toolkit.certify.certificate import Certificate, Criterion, Verdict
 from toolkit.certify.labels import LabelPlan
-from toolkit.report.markup import UNKNOWN
 from toolkit.report.wording import bound_label, column_value, with_interval
 
 
@@ -33,9 +32,9 @@ def criterion_label(criterion: Criterion) -> str:
     return criterion.name if criterion.kind == "overall" else f"slice {criterion.name}"
 
 
-def loss_bound(criterion: Criterion) -> float:
-    """The most that is lost, one-sided; NaN where a single cluster leaves no bound, and for a constraint."""
-    return criterion.loss_at_most if math.isfinite(criterion.value.low) else math.nan
+def has_bound(criterion: Criterion) -> bool:
+    """Whether there is an interval: a single cluster of queries leaves none."""
+    return math.isfinite(criterion.value.low)
 
 
 def overall_of(certificate: Certificate) -> Criterion:
@@ -63,9 +62,7 @@ def of_kind(certificate: Certificate, kind: str) -> list[Criterion]:
 
 
 def number(value: float, *, beyond: float = 0.0) -> str:
-    """Three decimals, more where they would hide on which side of `beyond` the value lies; a dash for NaN."""
-    if not math.isfinite(value):
-        return UNKNOWN
+    """Three decimals, more where they would hide on which side of `beyond` the value lies."""
     decimals = 3
     while decimals < 8 and np.sign(round(value, decimals) - beyond) != np.sign(value - beyond):
         decimals += 1

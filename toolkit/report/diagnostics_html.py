@@ -61,7 +61,7 @@ def _step_row(step: StepDiagnostics) -> list[str]:
         percent(step.worse),
         _shown(step.auc),
         _shown(step.average_precision),
-        UNKNOWN if best is None else f"{best.ece:.3f} ({best.method}; {best.ece_by_chance:.3f} by chance)",
+        UNKNOWN if best is None else f"{best.ece:.3f} ({best.method})",
         UNKNOWN if best is None else signed_difference(best.brier_gain),
     ]
 

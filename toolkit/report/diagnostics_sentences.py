@@ -143,9 +143,10 @@ def gap_sentences(gap: Gap | None) -> list[str]:
     largest = max(gap.components, key=lambda name: gap.components[name])
     between = "the oracle at equal cost" if math.isfinite(gap.cost_usd) else "the oracle (costs are unknown)"
     remedy = _REMEDY[largest]
-    if largest == SEARCH and gap.other_aims:
-        remedy = f"it holds the price of {', '.join(column_label(c) for c in gap.other_aims)} too"
     cause = _CAUSE[largest]
+    if largest == SEARCH and gap.other_aims:
+        aims = " and ".join(column_label(column) for column in gap.other_aims)
+        cause, remedy = f"The price of {aims}, and what the search missed, is the largest part", "not split further"
     if gap.form == "utility" and largest == SCORE:
         cause, remedy = "The predictions are the bottleneck, not the utility", "no rule on them recovers it"
     part = f"{_quality(gap.components[largest])} of the {_quality(gap.total)}"

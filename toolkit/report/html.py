@@ -15,6 +15,7 @@ from toolkit.report.certificate_html import CERTIFICATE_STYLE, certificate_slot
 from toolkit.report.choice import choice_section
 from toolkit.report.diagnostics_html import diagnostics_pictures, diagnostics_sections
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
+from toolkit.report.labels import label_section
 from toolkit.report.lanes_html import lane_section
 from toolkit.report.markup import (
     Cell,
@@ -125,6 +126,7 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         *_comparison_section(record),
         *_slice_section(record, pictures["slices"]),
         *lane_section(record.evidence),
+        *label_section(record),
         *diagnostics_sections(record, pictures),
         *_provenance_section(record),
     ]

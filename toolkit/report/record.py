@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from simulators.outcomes import FloatArray
 from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence
+from toolkit.certify.labels import LabelPlan
 from toolkit.certify.gap import Gap
 from toolkit.search.sensitivity import Sensitivity
 from toolkit.zero_router import ZeroRouter
@@ -91,6 +92,7 @@ class RunRecord:
         notes: Sentences on the data (dropped rows, reordered tiers, ...) and on the search.
         sensitivity: How far each parameter may move alone.
         certified_choice: How the point was certified, with choose=certified.
+        labels: Labels that a certificate takes, known before the search; None where no slice can be judged.
         diagnostics: Whether the score is any good, or None where nobody asked.
         gap: Where the gap to the oracle goes, or None where nobody asked.
     """
@@ -119,5 +121,6 @@ class RunRecord:
     notes: tuple[str, ...]
     sensitivity: tuple[Sensitivity, ...] = ()
     certified_choice: CertifiedChoiceRecord | None = None
+    labels: LabelPlan | None = None
     diagnostics: Diagnostics | None = None
     gap: Gap | None = None

@@ -17,6 +17,7 @@ from toolkit.certify.intervals import Interval
 from toolkit.report.choice import choice_sentences
 from toolkit.report.diagnostics_sentences import gap_sentences, score_headline
 from toolkit.report.lanes import lane_sentences
+from toolkit.report.labels import label_sentences
 from toolkit.report.record import RunRecord
 from toolkit.report.wording import (
     column_label,
@@ -55,6 +56,7 @@ def sentences_by_topic(record: RunRecord) -> list[tuple[str, list[str]]]:
         ("Slices", _slices(record.evidence)),
         ("Latency", _latency(record.evidence)),
         ("Lanes", lane_sentences(record.evidence)),
+        ("Labels", label_sentences(record.labels)),
     ]
     return [(topic, sentences) for topic, sentences in topics if sentences]
 

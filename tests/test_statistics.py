@@ -1,0 +1,221 @@
+"""Means of bounded values: known answers, the link between tests and intervals, label counts and their inverse."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from toolkit.statistics import (
+    DISTINCT,
+    bound_from_sums,
+    estimate_mean,
+    labels_needed,
+    power_to_show,
+    resolved_margin,
+)
+
+UNIT, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+LEVELS = (0.01, 0.025, 0.05, 0.1)
+UNIT_VALUES = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=60).map(np.array)
+WRONG_OR_RIGHT = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=90).map(np.array)
+SCORES = st.one_of(UNIT_VALUES, WRONG_OR_RIGHT)
+
+
+def binary(n, right):
+    """`n` answers, `right` of them right."""
+    return np.repeat([1.0, 0.0], [right, n - right])
+
+
+# --- known answers ----------------------------------------------------------------------------------------------------
+
+
+def test_eight_of_ten_by_hand():
+    """Agresti and Coull's way with one pseudo-observation at each end: 9 of 12, and the t interval around that."""
+    found = estimate_mean(binary(10, 8), bounds=UNIT)
+    error = np.sqrt((9 * 0.25**2 + 3 * 0.75**2) * 10 / 9) / 12
+    assert (found.mean, found.centre, found.n, found.df) == (0.8, 0.75, 10, 9)
+    assert found.error == pytest.approx(error)
+    assert found.lower(0.05) == pytest.approx(0.75 - 1.833113 * error, abs=1e-6)
+    assert found.upper(0.05) == pytest.approx(0.75 + 1.833113 * error, abs=1e-6)
+    assert found.p_above(0.5) == pytest.approx(stats.t.sf(0.25 / error, 9))
+    assert found.p_below(0.9) == pytest.approx(stats.t.sf(0.15 / error, 9))
+    assert found.sd == pytest.approx(np.std(binary(10, 8), ddof=1))
+    assert found.reach == pytest.approx(np.sqrt(0.5))
+
+
+def test_four_unbounded_values_by_hand():
+    """Without bounds the pseudo-observations lie at the smallest and the largest value: 1, 1, 2, 2, 3, 6, 6."""
+    found = estimate_mean(np.array([1.0, 2.0, 2.0, 3.0, 6.0]))
+    seven = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 6.0, 6.0])
+    assert found.mean == 2.8 and found.centre == pytest.approx(3.0)
+    assert found.error == pytest.approx(np.sqrt(5 / 4 * ((seven - 3) ** 2).sum()) / 7)
+    assert (found.low, found.high) == (-np.inf, np.inf)
+
+
+def test_two_sessions_of_unequal_length_by_hand():
+    """Deviations are summed within a session before they are squared; a pseudo-observation weighs n / G = 2."""
+    found = estimate_mean(np.array([1.0, 1.0, 1.0, 0.0]), np.array([7, 7, 7, 2]), UNIT)
+    centre = (3 + 2 * 0 + 2 * 1) / (4 + 4)
+    squares = (3 * (1 - centre)) ** 2 + centre**2 + 4 * (centre**2 + (1 - centre) ** 2)
+    assert (found.df, found.centre) == (1, centre)
+    assert found.error == pytest.approx(np.sqrt(2 / 1 * squares) / 8)
+    deviation = np.array([3 * 0.25, -0.75])
+    assert found.sd == pytest.approx(np.sqrt(2 / 1 * (deviation**2).sum() / 4))
+
+
+def test_thirty_right_answers_are_no_proof():
+    """Student's standard error is zero there; the bound must stay below 1, near that of the exact binomial."""
+    found = estimate_mean(np.ones(30), bounds=UNIT)
+    exact = 0.05 ** (1 / 30)
+    assert found.upper(0.05) == 1.0 and found.lower(0.05) == pytest.approx(exact, abs=0.015)
+    assert 0 < found.p_above(0.5) < 0.001 and found.p_above(0.95) > 0.05
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 0.7, 3.3e-5, 1e6])
+@pytest.mark.parametrize("n", [2, 10, 37, 1000])
+def test_equal_unbounded_values_are_exact(value, n):
+    """Rounding of a sum must not become a standard error of 1e-18, against which any limit is far away."""
+    found = estimate_mean(np.full(n, value))
+    assert (found.mean, found.centre, found.error) == (value, value, 0.0)
+    assert found.lower(0.05) == found.upper(0.05) == value
+    assert found.p_above(value) == found.p_below(value) == 1.0
+    assert found.p_above(np.nextafter(value, -1)) == 0.0 and found.p_below(np.nextafter(value, 2e6)) == 0.0
+
+
+@pytest.mark.parametrize("group", [np.zeros(40, dtype=int), None])
+def test_one_group_shows_nothing(group):
+    values = np.linspace(0, 1, 40) if group is not None else np.array([0.4])
+    found = estimate_mean(values, group, UNIT)
+    assert found.df == 0 and np.isnan(found.error) and np.isnan(found.sd)
+    assert np.isnan(found.lower(0.05)) and np.isnan(found.upper(0.05))
+    assert found.p_above(-5) == found.p_below(5) == 1.0
+
+
+def test_enough_different_values_show_their_own_range():
+    values = np.concatenate([np.full(100, 0.5), np.linspace(0.4, 0.45, DISTINCT)])
+    assert estimate_mean(values, bounds=UNIT).reach == pytest.approx(np.sqrt((0.4**2 + 0.5**2) / 2))
+    assert estimate_mean(values[:-1], bounds=UNIT).reach == pytest.approx(np.sqrt(0.5))
+    assert estimate_mean(values, bounds=UNIT).lower(0.05) > estimate_mean(values[:-1], bounds=UNIT).lower(0.05)
+
+
+def test_repeats_do_not_show_a_range():
+    """Fifteen prompts asked twice are fifteen prompts, however often each is asked."""
+    values, prompt = np.linspace(0.4, 0.6, 15), np.arange(15)
+    for repeats in (1, 2, 10):
+        found = estimate_mean(np.repeat(values, repeats), np.repeat(prompt, repeats), UNIT)
+        assert found.reach == pytest.approx(np.sqrt(0.5))
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+
+@given(values=SCORES, alpha=st.sampled_from(LEVELS), limit=st.floats(0.01, 0.99))
+def test_a_test_and_its_interval_agree(values, alpha, limit):
+    """The bound at level alpha lies beyond a limit exactly where the test of that limit rejects at alpha."""
+    found = estimate_mean(values, bounds=UNIT)
+    if abs(found.lower(alpha) - limit) > 1e-9:
+        assert (found.lower(alpha) > limit) == (found.p_above(limit) < alpha)
+    if abs(found.upper(alpha) - limit) > 1e-9:
+        assert (found.upper(alpha) < limit) == (found.p_below(limit) < alpha)
+
+
+@given(values=SCORES, alphas=st.tuples(st.floats(1e-6, 0.49), st.floats(1e-6, 0.49)))
+def test_intervals_hold_the_mean_stay_in_range_and_widen_with_the_level(values, alphas):
+    found, (strict, loose) = estimate_mean(values, bounds=UNIT), sorted(alphas)
+    assert 0 <= found.lower(strict) <= found.lower(loose) <= found.mean + 1e-12
+    assert found.mean - 1e-12 <= found.upper(loose) <= found.upper(strict) <= 1
+
+
+@given(values=SCORES, limits=st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5)))
+def test_p_values_are_monotone_in_the_limit_and_complementary(values, limits):
+    found, (low, high) = estimate_mean(values, bounds=UNIT), sorted(limits)
+    assert found.p_above(low) <= found.p_above(high)
+    assert found.p_below(low) >= found.p_below(high)
+    assert found.p_above(low) + found.p_below(low) == pytest.approx(1.0)
+
+
+@given(values=SCORES, repeats=st.integers(2, 4), seed=st.integers(0, 99))
+def test_repeats_as_clusters_change_nothing(values, repeats, seed):
+    """Every answer copied: as clusters the interval stays as it was, in any order and under any names."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(repeats * len(values))
+    once = estimate_mean(values, bounds=UNIT)
+    codes = rng.permutation(1000)[: len(values)]
+    often = estimate_mean(np.repeat(values, repeats)[order], np.repeat(codes, repeats)[order], UNIT)
+    for name in ("mean", "centre", "error", "reach"):
+        assert getattr(often, name) == pytest.approx(getattr(once, name), abs=1e-9), name
+    assert often.df == once.df and often.n == repeats * once.n
+    blind = estimate_mean(np.repeat(values, repeats), bounds=UNIT)
+    assert blind.error < once.error
+
+
+@given(values=SCORES)
+def test_every_value_its_own_group_is_no_group(values):
+    alone, grouped = estimate_mean(values, bounds=UNIT), estimate_mean(values, np.arange(len(values)), UNIT)
+    assert (alone.centre, alone.error, alone.df) == pytest.approx((grouped.centre, grouped.error, grouped.df))
+
+
+@given(values=SCORES, alpha=st.sampled_from(LEVELS))
+def test_bounds_from_sums_are_those_of_the_values(values, alpha):
+    found = estimate_mean(values, bounds=UNIT)
+    ends = UNIT if found.reach == pytest.approx(np.sqrt(0.5)) else (values.min(), values.max())
+    low, high = bound_from_sums(np.array(len(values)), values.sum(), (values**2).sum(), *map(np.array, ends), alpha)
+    assert found.lower(alpha) == pytest.approx(np.clip(min(low, found.mean), 0, 1), abs=1e-6)
+    assert found.upper(alpha) == pytest.approx(np.clip(max(high, found.mean), 0, 1), abs=1e-6)
+
+
+def test_bounds_from_sums_broadcast():
+    groups = np.random.default_rng(0).random((3, 5, 20))
+    args = (np.array([20] * 5), groups.sum(axis=2), (groups**2).sum(axis=2), np.zeros(5), np.ones(5))
+    low, high = bound_from_sums(*args, 0.05)
+    assert low.shape == high.shape == (3, 5) and (low < high).all()
+    assert low[1, 2] == pytest.approx(estimate_mean(groups[1, 2], bounds=UNIT).lower(0.05))
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    sd=st.floats(0.0, 1.0),
+    margin=st.floats(0.005, 0.9),
+    alpha=st.sampled_from(LEVELS),
+    power=st.floats(0.5, 0.99),
+    reach=st.floats(0.1, 1.0),
+)
+@settings(max_examples=60)
+def test_labels_and_margins_are_inverse(sd, margin, alpha, power, reach):
+    options = {"alpha": alpha, "power": power, "reach": reach}
+    n = labels_needed(sd, margin, **options)
+    assert resolved_margin(sd, n, **options) <= margin
+    if n > 2:
+        assert resolved_margin(sd, n - 1, **options) > margin
+    assert power_to_show(sd, n, margin, alpha=alpha, reach=reach) >= power - 1e-9
+    assert power_to_show(sd, n, resolved_margin(sd, n, **options), alpha=alpha, reach=reach) == pytest.approx(power)
+
+
+def test_more_is_needed_for_less_margin_more_spread_more_power():
+    base = labels_needed(0.4, 0.05, alpha=0.05, power=0.8)
+    assert base < labels_needed(0.4, 0.04, alpha=0.05, power=0.8)
+    assert base < labels_needed(0.5, 0.05, alpha=0.05, power=0.8)
+    assert base < labels_needed(0.4, 0.05, alpha=0.05, power=0.9)
+    assert base < labels_needed(0.4, 0.05, alpha=0.01, power=0.8)
+    textbook = ((stats.norm.isf(0.05) + stats.norm.ppf(0.8)) * 0.4 / 0.05) ** 2
+    assert base == pytest.approx(textbook, rel=0.06)
+
+
+def test_fewer_than_two_values_resolve_nothing():
+    for n in (0, 1):
+        assert resolved_margin(0.1, n, alpha=0.05, power=0.8) == np.inf
+        assert power_to_show(0.1, n, 0.5, alpha=0.05) == 0.0
+
+
+@pytest.mark.parametrize(("discordance", "margin"), [(0.2, 0.05), (0.1, 0.1), (0.5, 0.15)])
+def test_the_counted_labels_have_the_power_they_promise(discordance, margin):
+    """Differences in {-1, 0, 1} without a loss: the share of draws that show less than the margin."""
+    n = labels_needed(np.sqrt(discordance), margin, alpha=0.05, power=0.8)
+    rng, replications = np.random.default_rng(5), 600
+    p = [discordance / 2, 1 - discordance, discordance / 2]
+    drawn = rng.choice([-1.0, 0.0, 1.0], size=(replications, n), p=p)
+    shown = np.mean([estimate_mean(values, bounds=DIFFERENCE).p_above(-margin) <= 0.05 for values in drawn])
+    assert shown == pytest.approx(0.8, abs=0.07)

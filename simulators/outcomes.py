@@ -145,7 +145,7 @@ class OutcomeTable:
 
     @cached_property
     def cluster_code(self) -> IntArray:
-        """`N` codes of queries that depend on each other: those of one session or, where there is none, of one prompt."""
+        """`N` codes of queries that depend on each other: those of one session; of one prompt where none is known."""
         if self.session is None:
             return self.prompt_code
         return np.unique(self.session, return_inverse=True)[1].astype(np.int64)

@@ -10,15 +10,15 @@ from helpers import run_cli, snapshot, write_columns
 
 from experiments import tune_output
 from experiments.baselines import find_baseline
-from experiments.certify import policy_digest
+from experiments.certify import policy_digest, read_evidence
+from experiments.settings import ScenarioData
 from experiments.unseen import prompts_seen, unseen_rows
-from simulators.errors import ConfigError, InputDataError
+from simulators.errors import ConfigError, InputDataError, RoutefrontError
 from simulators.recorded import read_recording
 from toolkit.export.provenance import certificate_line, certificate_summary
 from toolkit.export.schema import read_policy
 
-SLICES = ("chat", "code", "hidden", *(f"rare/{i}" for i in range(10)))
-SHARES = np.array([0.45, 0.32, 0.08, *[0.015] * 10])
+SLICES = ("chat", "code", "hidden", *(f"rare/{i}" for i in range(8)))
 OWN = ("data.queries=queries.csv", "data.outcomes=outcomes.csv")
 TUNE = ("tune", "data=recorded", *OWN, "scorer=column", "scorer.column=hardness", "constraints.quality_floor=0.85")
 
@@ -29,8 +29,10 @@ def write_pair(folder, *, n, seed, lost=0.0, models=("small", "large"), session=
     Half of the queries are easy; the sizes of the slices are fixed, so that a verdict does not hang on them.
     """
     rng = np.random.default_rng(seed)
-    code = rng.permutation(np.repeat(np.arange(len(SLICES)), np.round(SHARES * n).astype(int)))
-    n = len(code)
+    rare, hidden = min(n // 80, 25), n * 8 // 100
+    chat = n // 2
+    sizes = [chat, n - chat - hidden - 8 * rare, hidden, *[rare] * 8]
+    code = rng.permutation(np.repeat(np.arange(len(SLICES)), sizes))
     easy, u, right = rng.permutation(np.arange(n) % 2 == 0), rng.random(n), rng.random(n) < 0.93
     worse = u < 0.04 + 2 * lost * (code == 2)
     large = np.where(easy, (right | worse) & ~(u > 0.96), right)
@@ -78,6 +80,21 @@ def shelf(tmp_path_factory):
     return folder
 
 
+VERDICTS = {"pass": ("fine", "0.08", 0), "fail": ("lossy", "0.08", 3), "undecided": ("few", "0.02", 4)}
+
+
+@pytest.fixture(scope="module")
+def evidence_of(shelf):
+    """Verdict -> the evidence of a certification against large that ended so."""
+    found = {}
+    for verdict, (name, margin, code) in VERDICTS.items():
+        certify(shelf, *data(name), "baseline=large", f"margin={margin}", f"output={verdict}.json", code=code)
+        found[verdict] = (shelf / f"{verdict}.json").read_text()
+        (shelf / "run" / "evidence.json").unlink()
+        (shelf / f"{verdict}.json").unlink()
+    return found
+
+
 @pytest.fixture
 def place(shelf, tmp_path):
     """A copy of `shelf`."""
@@ -114,32 +131,36 @@ def verdicts(evidence):
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_loses_nothing_passes(place):
-    found = certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
+def test_a_policy_that_loses_nothing_passes(place, evidence_of):
+    found = json.loads(evidence_of["pass"])
     assert found["verdict"] == "pass" and found["margin_given"] and found["margin"] == 0.08
     assert set(verdicts(found)) == {"all queries", "chat", "code", "hidden", "rare", "quality >= 0.85"}
     assert set(verdicts(found).values()) == {"pass"}
-    assert {m["judged_as"] for m in found["merged"].values()} == {"rare"} and len(found["merged"]) == 10
+    assert {m["judged_as"] for m in found["merged"].values()} == {"rare"} and len(found["merged"]) == 8
     assert found["cost_difference_usd"]["high"] < 0 and found["n"] == found["n_clusters"] == 2400
-    written = json.loads((place / "evidence.json").read_text())
+    assert found["policy_sha256"] == policy_digest(place / "run")
+
+
+def test_the_evidence_is_where_it_was_asked_for_and_with_the_run(place):
+    found = certify(place, *data("few"), "baseline=large", "margin=0.08", "output=new/e.json", code=4)
+    written = json.loads((place / "new" / "e.json").read_text())
     assert written == json.loads((place / "run" / "evidence.json").read_text())
-    assert written == {name: value for name, value in found.items() if name != "output"}
-    assert written["policy_sha256"] == policy_digest(place / "run")
+    assert found == written | {"output": "new/e.json"} and not (place / "evidence.json").exists()
 
 
-def test_a_loss_that_hides_in_one_slice_fails(place):
-    found = certify(place, *data("lossy"), "baseline=large", "margin=0.08", "output=found/e.json", code=3)
+def test_a_loss_that_hides_in_one_slice_fails(place, evidence_of):
+    found = json.loads(evidence_of["fail"])
     assert found["verdict"] == "fail" and found["aggregate_alone"] == "pass"
     failed = [c for c in found["criteria"] if c["verdict"] == "fail"]
     assert [c["name"] for c in failed] == ["hidden"]
     assert failed[0]["difference"]["low"] < -0.3 < failed[0]["difference"]["high"]
-    assert "hidden" in found["sentences"][0] and (place / "found" / "e.json").is_file()
+    assert "hidden" in found["sentences"][0]
     loud = run_cli("certify", "run=run", *data("lossy"), "baseline=large", "margin=0.08", cwd=place)
     assert loud.exit_code == 3 and "FAIL" in loud.stdout and "hidden" in loud.stdout
 
 
-def test_too_few_labels_leave_it_undecided(place):
-    found = certify(place, *data("few"), "baseline=large", "margin=0.02", code=4)
+def test_too_few_labels_leave_it_undecided(evidence_of):
+    found = json.loads(evidence_of["undecided"])
     assert found["verdict"] == "undecided" and verdicts(found)["hidden"] == "undecided"
     labels = found["labels"]["slices"]
     assert all(s["missing"] == max(0, s["needed"] - s["n"]) for s in labels.values())
@@ -155,33 +176,32 @@ def test_without_a_margin_it_is_what_the_data_resolves(place):
     assert coarse["margin"] > 1.5 * found["margin"]
 
 
+@pytest.mark.slow
 def test_a_better_policy_against_a_worse_baseline(place):
     found = certify(place, *data("few"), "baseline=small", "margin=0.05", code=0)
     assert found["criteria"][0]["difference"]["low"] > 0.2 and found["cost_difference_usd"]["low"] > 0
 
 
-def test_the_same_command_gives_the_same_evidence(place):
-    first, second = (certify(place, *data("few"), "baseline=large", "margin=0.02", code=4) for _ in range(2))
-    moving = {"created", "earlier", "attempt"}
-    assert {k: v for k, v in first.items() if k not in moving} == {k: v for k, v in second.items() if k not in moving}
-
-
-def test_attempts_are_counted_where_they_are_another_chance(place):
+def test_attempts_are_counted_where_they_are_another_chance(place, evidence_of):
     """The same data again shows the same; other data against the same baseline is another draw."""
-    options = ("baseline=large", "margin=0.02")
-    assert certify(place, *data("few"), *options, code=4)["attempt"] == 1
-    assert certify(place, *data("few"), *options, code=4)["attempt"] == 1
+    (place / "run" / "evidence.json").write_text(evidence_of["undecided"])
+    options, moving = ("baseline=large", "margin=0.02"), {"created", "earlier", "output"}
+    again, first = certify(place, *data("few"), *options, code=4), json.loads(evidence_of["undecided"])
+    assert {k: v for k, v in again.items() if k not in moving} == {k: v for k, v in first.items() if k not in moving}
+    assert again["attempt"] == 1 and len(again["earlier"]) == 1
     second = certify(place, *data("lossy"), *options, code=3)
     assert second["attempt"] == 2 and [e["verdict"] for e in second["earlier"]] == ["undecided", "undecided"]
     assert certify(place, *data("few"), "baseline=small", "margin=0.02", code=0)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_sessions_are_clusters(place):
     write_pair(place / "talks", n=1200, seed=9, session=8)
     found = certify(place, *data("talks"), "baseline=large", "margin=0.5", code=0)
     assert (found["n"], found["n_clusters"]) == (1200, 150)
 
 
+@pytest.mark.slow
 def test_a_replaced_file_is_said(place):
     args = ("certify", "run=run", *data("few"), "baseline=small", "margin=0.05")
     assert "replaced" not in run_cli(*args, cwd=place).stderr
@@ -272,6 +292,17 @@ def test_a_run_that_forgot_what_it_saw(place, name, content):
         unseen_rows(place / "run", table, Recorded(), 0)
 
 
+def test_only_the_runs_own_draw_of_a_scenario_is_seen(place, recording):
+    """Identifiers repeat from draw to draw; a draw is known by its seed, which is 0 where a run has none."""
+    path = place / "run" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    for drawn, seed, own, left_out in ((None, 0, None, 400), (None, 2, None, 0), (3, 9, 3, 400), (3, 9, 4, 0)):
+        path.write_text(yaml.safe_dump(config | {"data": {"kind": "scenario", "n_queries": 800, "seed": drawn}}))
+        data = ScenarioData(kind="scenario", n_queries=800, seed=own)
+        assert unseen_rows(place / "run", recording, data, seed)[1]["tune"] == left_out
+
+
+@pytest.mark.slow
 def test_a_fresh_draw_of_a_scenario_is_unseen(tmp_path, monkeypatch):
     monkeypatch.setattr(tune_output, "write_report", lambda path, record: {})
     small = ("data.n_queries=800", "controller.max_evaluations=100", "constraints.quality_floor=0.7")
@@ -281,8 +312,6 @@ def test_a_fresh_draw_of_a_scenario_is_unseen(tmp_path, monkeypatch):
     assert fresh["n"] == 800 and fresh["notes"] == []
     same = certify(tmp_path, *draw, "seed=0", code=0)
     assert same["n"] == 400 and "400 of its tune split" in same["notes"][0]
-    assert certify(tmp_path, *draw, "seed=0", "data.seed=7", code=0)["n"] == 800
-    says(refused(tmp_path, "certify", "run=run", *draw[:2], "baseline=huge"), "huge", "fast, standard, reasoning")
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------
@@ -395,12 +424,14 @@ def pool(config):
         (lambda c: c["model_list"].append(c["model_list"][-1]), "found 2"),
     ],
 )
-def test_configs_that_cannot_be_replayed(content, said, place):
+def test_configs_that_cannot_be_replayed(content, said, tmp_path):
     if callable(content):
-        config_of(place, content)
+        config_of(tmp_path, content)
     else:
-        (place / "gateway.yaml").write_text(content)
-    says(refused(place, "certify", "run=run", *data("few"), "baseline=gateway.yaml"), "gateway.yaml", said)
+        (tmp_path / "gateway.yaml").write_text(content)
+    with pytest.raises(RoutefrontError) as caught:
+        find_baseline(str(tmp_path / "gateway.yaml"), MODELS, MODELS, {"back": "large"})
+    assert said in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
 def test_stock_boundaries_have_four_names():
@@ -491,6 +522,7 @@ def test_what_litellm_cannot_run_or_sends_elsewhere_is_one_line(edit, said, lite
 
 # --- bad input --------------------------------------------------------------------------------------------------------
 
+QUICK = ("unknown baseline", "missing files", "margin 0", "power below alpha", "output is the policy")
 BAD = {
     "no baseline": ([*data("few")], ["baseline"]),
     "unknown baseline": ([*data("few"), "baseline=huge"], ["huge", "large, small"]),
@@ -511,7 +543,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in BAD])
 def test_bad_input(case, place):
     args, fragments = BAD[case]
     run = [] if any(a.startswith("run=") for a in args) else ["run=run"]
@@ -523,6 +555,7 @@ def test_the_baselines_own_file_is_not_overwritten(place):
     says(refused(place, "certify", "run=run", *data("few"), f"baseline={path}", f"output={path}"), "input")
 
 
+@pytest.mark.slow
 def test_data_without_a_tier_of_the_policy(place):
     write_pair(place / "elsewhere", n=100, seed=6, models=("small", "huge"))
     says(refused(place, "certify", "run=run", *data("elsewhere"), "baseline=huge"), "large", "outcomes.csv")
@@ -533,11 +566,11 @@ def test_data_without_a_tier_of_the_policy(place):
 )
 def test_damaged_evidence_is_one_line_with_a_remedy(place, content):
     (place / "run" / "evidence.json").write_bytes(content.encode("latin-1"))
-    says(refused(place, "export", "run=run", "target=json", "output=p.json"), "evidence.json", "remove it")
+    with pytest.raises(InputDataError, match=r"evidence\.json.* remove it"):
+        read_evidence(place / "run")
     if content == "{":
+        says(refused(place, "export", "run=run", "target=json", "output=p.json"), "evidence.json", "remove it")
         says(refused(place, "certify", "run=run", *data("few"), "baseline=large"), "evidence.json", "remove it")
-        (place / "run" / "evidence.json").unlink()
-        certify(place, *data("few"), "baseline=small", "margin=0.05", code=0)
 
 
 # --- power ------------------------------------------------------------------------------------------------------------
@@ -562,6 +595,7 @@ def test_power_before_there_is_a_run(place):
     assert best["baseline"].startswith("tier large, the best single tier") and best["slices"] == found["slices"]
 
 
+@pytest.mark.slow
 def test_power_for_a_run_agrees_with_certify(place):
     """A policy that differs on half of the queries needs far fewer labels than the tier that stands for it."""
     before = power(place, *data("few"), "baseline=large", "margin=0.05")
@@ -574,12 +608,14 @@ def test_power_for_a_run_agrees_with_certify(place):
     assert {s: r["needed"] for s, r in labels["slices"].items()} == {s: r["needed"] for s, r in found["slices"].items()}
 
 
+@pytest.mark.slow
 def test_the_labels_that_power_asks_for_are_enough(place):
     found = power(place, "run=run", *data("few"), "baseline=large", "margin=0.05")
     assert 400 < found["total_needed"] < 2400
     certify(place, *data("fine"), "baseline=large", "margin=0.05", code=0)
 
 
+@pytest.mark.slow
 def test_power_in_words(place):
     result = run_cli("power", *data("few"), "baseline=large", "margin=0.05", cwd=place)
     assert result.exit_code == 0 and "hidden" in result.stdout and "There is no policy yet" in result.stdout
@@ -590,10 +626,10 @@ def test_power_in_words(place):
     [
         (["baseline=large"], ["data."]),
         ([*data("few"), "baseline=huge"], ["huge"]),
-        ([*data("few"), "margin=0"], ["margin"]),
-        ([*data("few"), "power=0.03"], ["power"]),
-        ([*data("few"), "slices.minimum=5000"], ["slices.minimum"]),
-        (["run=nope", *data("few"), "baseline=large"], ["run=nope"]),
+        pytest.param([*data("few"), "margin=0"], ["margin"], marks=pytest.mark.slow),
+        pytest.param([*data("few"), "power=0.03"], ["power"], marks=pytest.mark.slow),
+        pytest.param([*data("few"), "slices.minimum=5000"], ["slices.minimum"], marks=pytest.mark.slow),
+        pytest.param(["run=nope", *data("few"), "baseline=large"], ["run=nope"], marks=pytest.mark.slow),
         (["run=run", *data("few")], ["baseline"]),
         ([*data("few"), "output=few/outcomes.csv"], ["input"]),
     ],
@@ -619,24 +655,22 @@ def test_nobody_ships_what_nobody_certified(place):
     assert certificate is None and "not certified" in result.stderr
 
 
-def test_a_pass_is_shipped_with_its_certificate(place):
-    certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
+def test_a_pass_is_shipped_with_its_certificate(place, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["pass"])
     result, certificate = exported(place)
     assert (certificate["verdict"], certificate["baseline"], certificate["n"]) == ("pass", "tier large", 2400)
     assert result.stderr == "" and certificate["sentence"].startswith("PASS")
-    said = json.loads(run_cli(*EXPORT, "--json", cwd=place).stdout)
-    assert said["verdict"] == "pass"
 
 
-def test_a_fail_is_shipped_by_force_alone(place):
-    certify(place, *data("lossy"), "baseline=large", "margin=0.08", code=3)
+def test_a_fail_is_shipped_by_force_alone(place, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["fail"])
     says(refused(place, *EXPORT), "failed its certification", "hidden", "force=true")
     result, certificate = exported(place, "force=true")
     assert certificate["verdict"] == "fail" and "FAILED" in result.stderr
 
 
-def test_an_undecided_policy_is_shipped_with_a_warning(place):
-    certify(place, *data("few"), "baseline=large", "margin=0.02", code=4)
+def test_an_undecided_policy_is_shipped_with_a_warning(place, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["undecided"])
     result, certificate = exported(place)
     assert certificate["verdict"] == "undecided" and "WARNING: undecided" in result.stderr
     policy = read_policy(place / "p.json")
@@ -654,24 +688,26 @@ def test_an_undecided_policy_is_shipped_with_a_warning(place):
         {"data_hash": "0" * 64},
     ],
 )
-def test_a_changed_policy_has_no_certificate(place, change):
-    certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
+def test_a_changed_policy_has_no_certificate(place, change, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["pass"])
     path = place / "run" / "policy.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     says(refused(place, *EXPORT), "no certificate of this policy")
 
 
-def test_words_about_a_policy_do_not_void_its_certificate(place):
-    certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
+@pytest.mark.slow
+def test_words_about_a_policy_do_not_void_its_certificate(place, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["pass"])
     path = place / "run" / "policy.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chosen_because": "we like it"}, indent=1))
     assert exported(place)[1]["verdict"] == "pass"
 
 
-def test_a_fresh_certification_after_a_change_starts_over(place):
-    certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
+@pytest.mark.slow
+def test_a_fresh_certification_after_a_change_starts_over(place, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["pass"])
     path = place / "run" / "policy.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": [0.5]}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"thresholds": [0.6]}))
     found = certify(place, *data("few"), "baseline=small", "margin=0.05", code=0)
     assert found["earlier"] == [] and found["attempt"] == 1
     assert exported(place)[1]["baseline"] == "tier small"
@@ -705,7 +741,7 @@ def test_the_verdict_is_in_the_gateways_file(litellm_shelf, tmp_path):
     command = ("export", "run=run", "target=litellm", "output=litellm.yaml")
     says(refused(tmp_path, *command), "no certificate")
     assert "# WARNING: not certified" in (tmp_path / "litellm.yaml").read_text(), "the one that was forced"
-    certify(tmp_path, *OWN, "baseline=small", "margin=0.05", "constraints=null"[:0] or "alpha=0.05", code=0)
+    certify(tmp_path, *OWN, "baseline=small", "margin=0.05", code=0)
     assert run_cli(*command, cwd=tmp_path).exit_code == 0
     text = (tmp_path / "litellm.yaml").read_text()
     assert "# Certified: pass against tier small on 300 unseen queries, margin 0.05" in text and "WARNING" not in text

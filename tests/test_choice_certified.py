@@ -243,6 +243,7 @@ def test_the_validation_split_shows_what_was_certified(certified_run):
     assert [columns[walk[last]]["t_1"], columns[walk[last]]["t_2"]] == policy["thresholds"]
 
 
+@pytest.mark.slow
 def test_recorded_data_and_two_constraints(tmp_path, monkeypatch):
     monkeypatch.setattr(tune_output, "write_report", lambda path, record: {})
     write_recording(tmp_path, ".csv", n=900)
@@ -269,7 +270,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if "alpha" in c else ()) for c in BAD])
 def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     options, fragments = BAD[case]
     result = run_cli(*SMALL, *options, "out=run", cwd=tmp_path)
@@ -279,6 +280,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_quality_can_be_certified_where_latency_is_simulated(tmp_path, monkeypatch):
     monkeypatch.setattr(tune_output, "write_report", lambda path, record: {})
     load = ("world=queue", "world.slots={reasoning: 4}", "world.rate_per_s=1.0", "controller.boundaries=8")

@@ -1,5 +1,8 @@
 """Coverage of Student's interval and of ours for a slice of right and wrong answers."""
 
+# ruff: noqa: T201
+from __future__ import annotations
+
 import numpy as np
 from scipy import stats
 

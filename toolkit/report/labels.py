@@ -38,7 +38,7 @@ def label_section(record: RunRecord) -> list[str]:
     ]
     said = (
         f"Known before any search, from the tune split alone: labels that a certificate needs to rule out a loss of "
-        f"{plan.margin:g} against the best single tier in every slice at once (one-sided tests at {plan.alpha:g}, power "
+        f"{plan.margin:g} against the best single tier in every slice (one-sided at {plan.alpha:g}, power "
         f"{plan.power:g}, nothing truly lost). The tier whose answers differ most stands for the policy, so these are "
         "upper bounds. routefront power counts for a chosen policy, another baseline or margin."
     )

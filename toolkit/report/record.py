@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from simulators.outcomes import FloatArray
 from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence
-from toolkit.certify.labels import LabelPlan
 from toolkit.certify.gap import Gap
+from toolkit.certify.labels import LabelPlan
 from toolkit.search.sensitivity import Sensitivity
 from toolkit.zero_router import ZeroRouter
 

@@ -16,8 +16,8 @@ from toolkit.certify.evidence import ConstraintEvidence, Evidence, SliceEvidence
 from toolkit.certify.intervals import Interval
 from toolkit.report.choice import choice_sentences
 from toolkit.report.diagnostics_sentences import gap_sentences, score_headline
-from toolkit.report.lanes import lane_sentences
 from toolkit.report.labels import label_sentences
+from toolkit.report.lanes import lane_sentences
 from toolkit.report.record import RunRecord
 from toolkit.report.wording import (
     column_label,

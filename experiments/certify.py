@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.baselines import Baseline, find_baseline
+from experiments.baselines import Baseline, RunBaseline, find_baseline
 from experiments.console import busy, say
 from experiments.evaluate import world_of
 from experiments.files import checked_output, write_json, write_text
-from experiments.loading import LoadedData, data_files, load_data, required
+from experiments.loading import data_files, load_data, required
 from experiments.run_folder import now
 from experiments.runs import FinishedRun, open_finished
 from experiments.settings import CertifySettings, ScenarioData
 from experiments.under_load import under_load
 from experiments.unseen import unseen_rows
 from simulators.columns import need_columns, read_columns, text_column
-from simulators.errors import InputDataError
+from simulators.errors import ConfigError, InputDataError
 from simulators.outcomes import IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.certify.certificate import certify
@@ -31,6 +31,7 @@ from toolkit.export.schema import read_policy
 from toolkit.report.certificate import CertificateReport
 
 EVIDENCE = "evidence.json"
+SECTION = "certificate.html"
 _OF_A_RUN = ("run.json", "config.yaml", "policy.json", "prompts_seen.json", "evaluations.jsonl", "report.html")
 _DECIDES = {
     "policy",
@@ -69,6 +70,7 @@ class Compared:
 def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
     """Certify and write the evidence; the second value is the exit code of the verdict."""
     output = checked_output(settings.output, input_files(settings))
+    check_outside(output, settings)
     with busy("Routing the queries with policy and baseline", quiet=quiet):
         compared = compare_policies(settings)
     table, policy = compared.table, compared.run.policy
@@ -88,28 +90,37 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
         alpha=settings.alpha,
         power=settings.power,
         rng=spawn_rng(settings.seed, "certify"),
+        most_unjudged=settings.most_unjudged,
         latency=latency,
     )
     folder = compared.run.path
     digest, earlier = policy_digest(folder), _earlier(folder)
-    again = {(e.get("data_hash"), e.get("margin")) for e in earlier if e.get("baseline") == compared.baseline.label} - {
-        (table.data_hash, certificate.labels.margin)
+    trial = {
+        "baseline": compared.baseline.label,
+        "data_hash": table.data_hash,
+        "margin": certificate.labels.margin,
+        "alpha": settings.alpha,
+        "minimum": settings.slices.minimum,
     }
+    trials = {tuple(e.get(name) for name in trial) for e in earlier if e.get("baseline") == trial["baseline"]}
+    trials.add(tuple(trial.values()))
     report = CertificateReport(
         certificate=certificate,
         policy=str(folder),
         baseline=compared.baseline.label,
         source=table.source,
         created=now(),
-        attempt=1 + len(again),
+        attempt=len(trials),
+        false_pass_at_most=min(1.0, sum(float(t[3] or settings.alpha) for t in trials)),
         notes=compared.notes,
     )
-    found = _evidence(report, digest, table.data_hash, earlier)
+    found = {**_evidence(report, digest, table.data_hash, earlier), "minimum": settings.slices.minimum}
     replaced = output.exists()
     write_json(output, found)
     if output.resolve() != (folder / EVIDENCE).resolve():
         write_json(folder / EVIDENCE, found)
-    _write_section(folder, report)
+    if not _write_section(folder, report):
+        say(f"{folder} has no report with a place for the certificate; evidence.json has it all.", quiet=quiet)
     if replaced:
         say(f"{output} existed and was replaced.", quiet=quiet)
     return {**found, "output": str(output), "_record": report}, _EXIT_CODES[certificate.verdict]
@@ -162,20 +173,42 @@ def _earlier(run: Path) -> list[dict[str, Any]]:
     found = read_evidence(run)
     if found is None:
         return []
-    kept = ("verdict", "baseline", "margin", "n", "data_hash", "created")
+    kept = ("verdict", "baseline", "margin", "alpha", "minimum", "n", "data_hash", "created")
     return [*found.get("earlier", []), {name: found.get(name) for name in kept}]
 
 
-def _write_section(run: Path, report: CertificateReport) -> None:
-    """Put the certificate into the run's report, where there is one that has a place for it."""
-    from toolkit.report.certificate_html import certificate_section, with_certificate
+def _write_section(run: Path, report: CertificateReport) -> bool:
+    """Put the certificate into the run's report, and keep it for a report that is written again."""
+    from toolkit.report.certificate_html import certificate_section
 
-    path = run / "report.html"
-    if not path.is_file():
-        return
-    page = with_certificate(path.read_text(encoding="utf-8"), certificate_section(report))
-    if page is not None:
-        write_text(path, page)
+    write_text(run / SECTION, certificate_section(report))
+    return show_certificate(run)
+
+
+def show_certificate(run: Path) -> bool:
+    """Put the kept section of a valid certificate into the run's report; False where there is no place for it."""
+    from toolkit.report.certificate_html import with_certificate
+
+    path, section = run / "report.html", run / SECTION
+    if not path.is_file() or not section.is_file() or read_evidence(run) is None:
+        return False
+    page = with_certificate(path.read_text(encoding="utf-8"), section.read_text(encoding="utf-8"))
+    if page is None:
+        return False
+    write_text(path, page)
+    return True
+
+
+def check_outside(output: Path, settings: CertifySettings) -> None:
+    """Refuse to write among a run's files, its own `evidence.json` aside.
+
+    Raises:
+        ConfigError: If the output lies in the run's or the baseline's folder.
+    """
+    for folder in (settings.run, settings.baseline):
+        inside = folder is not None and Path(folder).is_dir() and Path(folder).resolve() in output.resolve().parents
+        if inside and not (folder == settings.run and output.name == EVIDENCE):
+            raise ConfigError(f"output={output} lies in the run folder {folder}; name a file outside")
 
 
 def input_files(settings: CertifySettings) -> list[str | None]:
@@ -200,26 +233,26 @@ def compare_policies(settings: CertifySettings) -> Compared:
     wanted = list(dict.fromkeys((*run.policy.tiers, *baseline.tiers)))
     data = load_data(settings.data, settings.scenario, settings.seed, tiers=wanted)
     rows, seen = unseen_rows(run.path, data.table, settings.data, settings.seed)
-    table = data.table.take(rows)
+    table, notes = data.table.take(rows), _seen_note(seen, data.table.n_queries, "the run")
+    if isinstance(baseline, RunBaseline):
+        rows, seen = unseen_rows(baseline.run.path, table, settings.data, settings.seed)
+        notes, table = (*notes, *_seen_note(seen, table.n_queries, "the baseline's run")), table.take(rows)
     return Compared(
         run=run,
         baseline=baseline,
         table=table,
         tier=run.decide(table.queries).tier,
         other=baseline.decide(table),
-        notes=(*data.notes, *_seen_note(seen, data)),
+        notes=(*data.notes, *notes),
     )
 
 
-def _seen_note(seen: dict[str, int], data: LoadedData) -> tuple[str, ...]:
+def _seen_note(seen: dict[str, int], n_queries: int, who: str) -> tuple[str, ...]:
     left_out = sum(seen.values())
     if not left_out:
         return ()
     parts = " and ".join(f"{n:,} of its {name} split" for name, n in seen.items() if n)
-    return (
-        f"{left_out:,} of {data.table.n_queries:,} queries have prompts that the run has seen ({parts}) "
-        "and were left out.",
-    )
+    return (f"{left_out:,} of {n_queries:,} queries have prompts that {who} has seen ({parts}) and were left out.",)
 
 
 def models_of(settings: CertifySettings, policy_tiers: list[str]) -> tuple[str, ...]:

@@ -77,9 +77,19 @@ def make_choice(
     bounds = " and ".join(c.text for c in constraints)
     because = (
         f"certified: the cheapest point of the path that is shown on the validation split to keep {bounds}; the chance "
-        f"that the chosen point breaks one is at most {settings.alpha:g}"
+        f"that the chosen point breaks one is at most {settings.alpha:g}{_left_out(prepared, settings, constraints)}"
     )
     return Chosen(choice=Choice(row=found.row, rule="certified", because=because), certified=found)
+
+
+def _left_out(prepared: Prepared, settings: TuneSettings, constraints: tuple[Constraint, ...]) -> str:
+    """Slices that a constraint over slices says nothing about, because validation has too few of their queries."""
+    table = prepared.validate
+    merged = coverage(table, settings.slices.minimum).merged_into(table)
+    names = [name for name, group in merged.items() if group is None]
+    if not names or not any(c.metric.over_slices for c in constraints):
+        return ""
+    return f" (not counting slices too small to be judged: {', '.join(names)})"
 
 
 def choice_record(prepared: Prepared, result: SearchResult, chosen: Chosen) -> CertifiedChoiceRecord | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from experiments.baselines import read_gateway_config
 from experiments.certify import read_evidence
 from experiments.console import say
 from experiments.files import write_json, write_text
@@ -27,7 +28,7 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
     target = _target(settings.target, TARGETS)
     path, policy = open_policy(settings.run)
     output = Path(required(settings.output, "output"))
-    evidence = read_evidence(path)
+    evidence = _evidence(path, force=settings.force)
     policy = policy.model_copy(update={"evidence": {**policy.evidence, "certificate": certificate_summary(evidence)}})
     checked_by = "routefront's schema"
     if target == "json":
@@ -44,8 +45,18 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
         say(f"Warning: on validation the policy misses {missed}.", quiet=quiet)
     verdict = None if evidence is None else evidence["verdict"]
     if verdict != "pass":
-        say(f"Warning: {certificate_line(policy)}", quiet=quiet)
+        say(certificate_line(policy).replace("WARNING", "Warning", 1), quiet=quiet)
     return {"output": str(output), "target": target, "checked_by": checked_by, "verdict": verdict, "diff": change}
+
+
+def _evidence(run: Path, *, force: bool) -> dict[str, Any] | None:
+    """The run's certificate; with force, a damaged one counts as none."""
+    try:
+        return read_evidence(run)
+    except InputDataError:
+        if force:
+            return None
+        raise
 
 
 def _check_verdict(evidence: dict[str, Any] | None, run: Path, *, force: bool) -> None:
@@ -160,7 +171,7 @@ def run_verify(settings: VerifySettings, *, quiet: bool = False) -> tuple[dict[s
     if settings.config is None:
         config = build_config(run.policy, settings.models or {}, settings.router_name)
     else:
-        config = _read_config(Path(settings.config))
+        config = read_gateway_config(Path(settings.config), "config")
     version = check_with_litellm(config)
     decisions = run.decide(queries)
     ours = [run.policy.tiers[k] for k in decisions.tier]
@@ -184,15 +195,3 @@ def run_verify(settings: VerifySettings, *, quiet: bool = False) -> tuple[dict[s
             quiet=quiet,
         )
     return result, 3 if rows else 0
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputDataError(f"config={path}: there is no such file")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputDataError(f"config={path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise InputDataError(f"config={path} holds no mapping; expected a LiteLLM proxy config")
-    return config

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.baselines import find_baseline
-from experiments.certify import compare_policies, input_files, models_of
+from experiments.certify import check_outside, compare_policies, input_files, models_of
 from experiments.console import say
 from experiments.files import checked_output, write_json
 from experiments.loading import load_data
@@ -20,6 +20,7 @@ from toolkit.evaluation.slices import Coverage, coverage
 def run_power(settings: PowerSettings, *, quiet: bool = False) -> dict[str, Any]:
     """Count labels per slice; written to `output` and returned."""
     output = checked_output(settings.output, input_files(settings))
+    check_outside(output, settings)
     table, policy, baseline, other, notes = _compared(settings) if settings.run else _before_any_run(settings)
     cover = coverage(table, settings.slices.minimum)
     if policy is None:
@@ -79,7 +80,7 @@ def power_sentences(plan: LabelPlan, found: dict[str, Any]) -> list[str]:
     if found["policy"] is None:
         sentences.append(
             "There is no policy yet: in each slice the tier whose answers differ most from the baseline stands for it. "
-            "A policy that sends fewer queries elsewhere needs fewer labels."
+            "A policy that sends fewer queries elsewhere needs fewer; one that mixes tiers in a slice may need more."
         )
     if lacking:
         names = ", ".join(f"{s.name} {s.missing:,}" for s in sorted(lacking, key=lambda s: -s.missing)[:8])

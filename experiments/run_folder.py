@@ -35,6 +35,10 @@ _PACKAGES = (
 )
 
 
+_NO_INFLUENCE = {"out", "tracking", "margin", "power"}
+"""Options that change what is told about a result, not the result."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
     """One run's folder.
@@ -76,7 +80,7 @@ def now() -> str:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Hash of everything in a resolved config that changes the result."""
-    relevant = {name: value for name, value in config.items() if name not in {"out", "tracking"}}
+    relevant = {name: value for name, value in config.items() if name not in _NO_INFLUENCE}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 

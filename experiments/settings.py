@@ -249,8 +249,8 @@ class TuneSettings(_Settings):
     constraints: dict[str, Any]
     choose: str
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    margin: Annotated[float, Field(gt=0, le=1)]
-    power: Annotated[float, Field(gt=0, lt=1)]
+    margin: Annotated[float, Field(ge=1e-4, le=1)]
+    power: Annotated[float, Field(ge=0.5, lt=1)]
     split: SplitSettings
     slices: SliceSettings
     folds: Annotated[int, Field(ge=2, le=50)]
@@ -292,9 +292,10 @@ class CertifySettings(_Settings):
     scenario: dict[str, Any] | None
     baseline: str | None
     baseline_models: dict[str, str] | None
-    margin: Annotated[float, Field(gt=0, le=1)] | None
+    margin: Annotated[float, Field(ge=1e-4, le=1)] | None
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    power: Annotated[float, Field(gt=0, lt=1)]
+    power: Annotated[float, Field(ge=0.5, lt=1)]
+    most_unjudged: Annotated[float, Field(ge=0, le=1)] = 1.0
     seed: Seed
     slices: SliceSettings
     output: str | None

@@ -181,6 +181,7 @@ def _add(
             alpha=settings.alpha,
             power=0.8,
             rng=spawn_rng(settings.seed, "certify"),
+            most_unjudged=1.0,
         )
         counts = row.verdicts.setdefault(name, {"pass": 0, "fail": 0, "undecided": 0})
         counts[found.verdict] += 1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments import tune_output as output
+from experiments.certify import show_certificate
 from experiments.choice import Chosen, check_certifiable, choice_record, make_choice
 from experiments.console import busy, progress
 from experiments.controllers import controller_label
@@ -20,10 +21,12 @@ from experiments.run_folder import RunFolder, check_free, open_run
 from experiments.settings import TuneSettings
 from experiments.tracking import open_tracker
 from experiments.under_load import metrics_under_load, single_tier_p95, under_load, world_file
+from experiments.unseen import seen_file
 from simulators.errors import RoutefrontError
 from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence, gather_evidence
+from toolkit.certify.labels import LabelPlan
 from toolkit.evaluation.constraints import Constraint, parse_constraints
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
@@ -68,6 +71,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         prepared = prepare(settings, data.table, constraints)
     with busy("Judging the score", quiet=quiet):
         diagnostics = diagnostics_of(settings, prepared)
+        labels = labels_before_search(settings, prepared)
     controller = make_controller(settings, prepared.problem, prepared.axes)
     folder = open_run(out, raw, data.table.data_hash, settings.seed)
     searched = False
@@ -87,7 +91,8 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
                 result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
             chosen = make_choice(settings, prepared, result, constraints)
             searched = True
-            return _write_run(settings, folder, data, prepared, diagnostics, result, chosen, constraints, tracker)
+            before = Beforehand(diagnostics=diagnostics, labels=labels)
+            return _write_run(settings, folder, data, prepared, before, result, chosen, constraints, tracker)
     except RoutefrontError:
         if not searched:  # later errors, such as a tracker's, must not cost the search
             folder.discard()
@@ -101,6 +106,19 @@ def problem_name(settings: TuneSettings) -> str:
     ahead = "none" if settings.lane.kind == "none" else f"lane={settings.lane.kind}"
     words += [kind for kind in (ahead, settings.space.kind, settings.world.kind) if kind not in {"policy", "none"}]
     return " ".join(words)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beforehand:
+    """What is known before the search.
+
+    Attributes:
+        diagnostics: What the score is worth.
+        labels: Labels that a certificate takes; None where no slice can be judged.
+    """
+
+    diagnostics: Diagnostics
+    labels: LabelPlan | None
 
 
 class _Watch:
@@ -133,7 +151,7 @@ def _write_run(
     folder: RunFolder,
     data: LoadedData,
     prepared: Prepared,
-    diagnostics: Diagnostics,
+    before: Beforehand,
     result: SearchResult,
     chosen: Chosen,
     constraints: tuple[Constraint, ...],
@@ -160,22 +178,23 @@ def _write_run(
     record = dataclasses.replace(
         record,
         certified_choice=certified,
-        diagnostics=diagnostics,
+        diagnostics=before.diagnostics,
         gap=gap,
-        labels=labels_before_search(settings, prepared),
+        labels=before.labels,
     )
     policy = output.policy_file(
         settings, data, deployed, choice, constraints, metrics, evidence, record.certified_choice
     )
     output.save_scorer(deployed.scorer, folder.path / "scorer")
     output.write_front(folder.path / "front.parquet", prepared, result)
-    write_json(folder.path / "prompts_seen.json", output.prompt_hashes(data.table, prepared.rows))
+    write_json(folder.path / "prompts_seen.json", seen_file(data.table, prepared.rows))
     write_json(folder.path / "sensitivity.json", [dataclasses.asdict(s) for s in sensitivity])
-    write_json(folder.path / "diagnostics.json", diagnostics_file(diagnostics))
+    write_json(folder.path / "diagnostics.json", diagnostics_file(before.diagnostics))
     write_json(folder.path / "gap.json", gap.as_dict())
     pictures = output.write_report(folder.path, record)
     write_json(folder.path / "metrics.json", metrics["validate"])
     write_text(folder.path / "policy.json", policy.model_dump_json(indent=2) + "\n")
+    show_certificate(folder.path)
     folder.finish(
         "done",
         splits={name: len(rows) for name, rows in prepared.rows.items()},
@@ -205,7 +224,7 @@ def _write_run(
         "hypervolume": volume,
         "metrics": metrics,
         "evidence": policy.evidence,
-        "diagnostics": diagnostics_file(diagnostics),
+        "diagnostics": diagnostics_file(before.diagnostics),
         "gap": gap.as_dict(),
         "notes": list(notes),
         "_record": record,

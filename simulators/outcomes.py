@@ -14,8 +14,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from simulators.errors import InputDataError
+
+_MOST_LINKED = 0.1
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -148,7 +152,27 @@ class OutcomeTable:
         """`N` codes of queries that depend on each other: those of one session; of one prompt where none is known."""
         if self.session is None:
             return self.prompt_code
-        return np.unique(self.session, return_inverse=True)[1].astype(np.int64)
+        known, prompts = self.session != "", int(self.prompt_code.max()) + 1
+        sessions = np.unique(self.session, return_inverse=True)[1].astype(np.int64)
+        return np.where(known, prompts + sessions, self.prompt_code)
+
+    @cached_property
+    def split_code(self) -> IntArray:
+        """`N` codes of queries that must fall on the same side of a split: one session or one prompt, however linked.
+
+        Where common prompts would link more than `_MOST_LINKED` of the queries to each other, sessions alone count.
+        """
+        if self.session is None:
+            return self.prompt_code
+        clusters, prompts = self.cluster_code, self.prompt_code
+        first = int(clusters.max()) + 1
+        size = first + int(prompts.max()) + 1
+        links = sparse.coo_matrix(
+            (np.ones(self.n_queries, dtype=np.float64), (clusters, first + prompts)), (size, size)
+        )
+        component = np.asarray(csgraph.connected_components(links, directed=False)[1], dtype=np.int64)[clusters]
+        largest = np.unique(component, return_counts=True)[1].max()
+        return component if largest <= _MOST_LINKED * self.n_queries else clusters
 
     @property
     def data_hash(self) -> str:
@@ -185,7 +209,7 @@ class OutcomeTable:
 def split_by_prompt(
     table: OutcomeTable, fractions: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, IntArray]:
-    """Row indices of each split; queries with the same prompt always fall on the same side.
+    """Row indices of each split; queries with the same prompt or of one session always fall on the same side.
 
     Args:
         table: The queries to split.
@@ -198,7 +222,7 @@ def split_by_prompt(
     Raises:
         InputDataError: If a split would hold no query.
     """
-    group = table.prompt_code
+    group = np.unique(table.split_code, return_inverse=True)[1]
     order = rng.permutation(int(group.max()) + 1)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

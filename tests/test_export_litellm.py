@@ -542,12 +542,14 @@ TUNE = ("tune", "data=recorded", "data.queries=queries.csv", "data.outcomes=outc
 
 @pytest.fixture(scope="module")
 def litellm_run(litellm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recording and a run `tuned` that uses at least two tiers."""
+    """A folder with a recording and a certified run `tuned` that uses at least two tiers."""
     folder = tmp_path_factory.mktemp("litellm_run")
     write_recording(folder, ".csv")
     result = run_cli(*TUNE, "constraints.quality_floor=0.75", "out=tuned", cwd=folder)
     assert result.exit_code == 0, result.stderr
     assert len(reachable_tiers(read_policy(folder / "tuned" / "policy.json"))[0]) >= 2
+    result = run_cli("certify", "run=tuned", *TUNE[2:4], "baseline=small", cwd=folder)
+    assert result.exit_code in (0, 4), "a pass or undecided, which export does not refuse: " + result.stderr
     return folder
 
 
@@ -671,7 +673,10 @@ def test_without_litellm_the_file_says_who_checked_it(
 @pytest.mark.verify
 def test_a_json_export_is_the_policy(litellm_run: Path, tmp_path: Path) -> None:
     export(litellm_run, output=tmp_path / "policy.json", target="json")
-    assert read_policy(tmp_path / "policy.json") == read_policy(litellm_run / "tuned" / "policy.json")
+    found = read_policy(tmp_path / "policy.json")
+    certificate = found.evidence.pop("certificate")
+    assert found == read_policy(litellm_run / "tuned" / "policy.json")
+    assert certificate["verdict"] == json.loads((litellm_run / "evidence.json").read_text())["verdict"]
 
 
 @pytest.mark.verify

@@ -92,7 +92,7 @@ def test_litellm_sends_every_recorded_prompt_where_the_policy_does(data_dir, tmp
     code, _, err = run_cli("tune", *data, *options, cwd=tmp_path)
     assert code == 0, err
     assert "stock boundaries" in (tmp_path / "run" / "report.html").read_text()
-    code, _, err = run_cli("export", "run=run", "target=litellm", "output=litellm.yaml", cwd=tmp_path)
+    code, _, err = run_cli("export", "run=run", "target=litellm", "output=litellm.yaml", "force=true", cwd=tmp_path)
     assert code == 0, err
     queries = data[1].removeprefix("data.")
     code, out, err = run_cli(

@@ -188,7 +188,7 @@ def test_slices_of_a_recording_survive_evaluate_and_route(tmp_path):
     models = "models={small: a, medium: b, large: c}"
     line = refused(tmp_path, "export", "run=run", "target=litellm", models, "output=c.yaml")
     assert "LiteLLM" in line
-    done("export", "run=run", "target=json", "output=p.json", cwd=tmp_path)
+    done("export", "run=run", "target=json", "output=p.json", "force=true", cwd=tmp_path)
     assert load(tmp_path / "p.json")["slice_thresholds"] == policy.slice_thresholds
 
 

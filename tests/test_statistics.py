@@ -31,45 +31,47 @@ def binary(n, right):
 
 
 def test_eight_of_ten_by_hand():
-    """Agresti and Coull's way with one pseudo-observation at each end: 9 of 12, and the t interval around that."""
+    """Two wrong answers more for a lower bound, two right ones more for an upper bound, and Student's t around that."""
     found = estimate_mean(binary(10, 8), bounds=UNIT)
-    error = np.sqrt((9 * 0.25**2 + 3 * 0.75**2) * 10 / 9) / 12
-    assert (found.mean, found.centre, found.n, found.df) == (0.8, 0.75, 10, 9)
-    assert found.error == pytest.approx(error)
-    assert found.lower(0.05) == pytest.approx(0.75 - 1.833113 * error, abs=1e-6)
-    assert found.upper(0.05) == pytest.approx(0.75 + 1.833113 * error, abs=1e-6)
-    assert found.p_above(0.5) == pytest.approx(stats.t.sf(0.25 / error, 9))
-    assert found.p_below(0.9) == pytest.approx(stats.t.sf(0.15 / error, 9))
+    assert (found.mean, found.n, found.df) == (0.8, 10, 9)
+    low, high = found.from_below, found.from_above
+    assert (low.centre, high.centre) == pytest.approx((8 / 12, 10 / 12))
+    assert low.error == pytest.approx(np.sqrt(10 / 9 * (8 / 9 + 4 * 4 / 9)) / 12)
+    assert high.error == pytest.approx(np.sqrt(10 / 9 * (10 / 36 + 2 * 25 / 36)) / 12)
+    assert found.lower(0.05) == pytest.approx(8 / 12 - 1.833113 * low.error, abs=1e-6)
+    assert found.upper(0.05) == 1.0 < 10 / 12 + 1.833113 * high.error
+    assert found.p_above(0.5) == pytest.approx(stats.t.sf((8 / 12 - 0.5) / low.error, 9))
+    assert found.p_below(0.9) == pytest.approx(stats.t.sf((0.9 - 10 / 12) / high.error, 9))
     assert found.sd == pytest.approx(np.std(binary(10, 8), ddof=1))
-    assert found.reach == pytest.approx(np.sqrt(0.5))
 
 
-def test_four_unbounded_values_by_hand():
-    """Without bounds the pseudo-observations lie at the smallest and the largest value: 1, 1, 2, 2, 3, 6, 6."""
+def test_unbounded_values_by_hand():
+    """Without bounds the pseudo-observations lie at the smallest and the largest value."""
     found = estimate_mean(np.array([1.0, 2.0, 2.0, 3.0, 6.0]))
-    seven = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 6.0, 6.0])
-    assert found.mean == 2.8 and found.centre == pytest.approx(3.0)
-    assert found.error == pytest.approx(np.sqrt(5 / 4 * ((seven - 3) ** 2).sum()) / 7)
-    assert (found.low, found.high) == (-np.inf, np.inf)
+    for adjusted, seven in ((found.from_below, [1, 1, 1, 2, 2, 3, 6]), (found.from_above, [1, 2, 2, 3, 6, 6, 6])):
+        assert adjusted.centre == pytest.approx(np.mean(seven))
+        assert adjusted.error == pytest.approx(np.sqrt(5 / 4 * np.var(seven) / 7))
+    assert found.mean == 2.8 and (found.low, found.high) == (-np.inf, np.inf)
 
 
 def test_two_sessions_of_unequal_length_by_hand():
     """Deviations are summed within a session before they are squared; a pseudo-observation weighs n / G = 2."""
     found = estimate_mean(np.array([1.0, 1.0, 1.0, 0.0]), np.array([7, 7, 7, 2]), UNIT)
-    centre = (3 + 2 * 0 + 2 * 1) / (4 + 4)
-    squares = (3 * (1 - centre)) ** 2 + centre**2 + 4 * (centre**2 + (1 - centre) ** 2)
-    assert (found.df, found.centre) == (1, centre)
-    assert found.error == pytest.approx(np.sqrt(2 / 1 * squares) / 8)
+    centre = (3 + 2 * 2 * 0) / (4 + 2 * 2)
+    squares = (3 * (1 - centre)) ** 2 + centre**2 + 2 * (2 * centre) ** 2
+    assert found.from_below.centre == centre
+    assert found.from_below.error == pytest.approx(np.sqrt(2 / 1 * squares) / 8)
+    assert found.df == pytest.approx(4**2 / (3**2 + 1**2) - 1), "two sessions, but nearly everything in one of them"
     deviation = np.array([3 * 0.25, -0.75])
     assert found.sd == pytest.approx(np.sqrt(2 / 1 * (deviation**2).sum() / 4))
 
 
 def test_thirty_right_answers_are_no_proof():
-    """Student's standard error is zero there; the bound must stay below 1, near that of the exact binomial."""
+    """Student's standard error is zero there; the bound must stay below 1, not above that of the exact binomial."""
     found = estimate_mean(np.ones(30), bounds=UNIT)
     exact = 0.05 ** (1 / 30)
-    assert found.upper(0.05) == 1.0 and found.lower(0.05) == pytest.approx(exact, abs=0.015)
-    assert 0 < found.p_above(0.5) < 0.001 and found.p_above(0.95) > 0.05
+    assert found.upper(0.05) == 1.0 and exact - 0.06 < found.lower(0.05) < exact
+    assert 0 < found.p_above(0.5) < 0.001 and found.p_above(exact) > 0.05
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 0.7, 3.3e-5, 1e6])
@@ -77,7 +79,8 @@ def test_thirty_right_answers_are_no_proof():
 def test_equal_unbounded_values_are_exact(value, n):
     """Rounding of a sum must not become a standard error of 1e-18, against which any limit is far away."""
     found = estimate_mean(np.full(n, value))
-    assert (found.mean, found.centre, found.error) == (value, value, 0.0)
+    for adjusted in (found.from_below, found.from_above):
+        assert (found.mean, adjusted.centre, adjusted.error) == (value, value, 0.0)
     assert found.lower(0.05) == found.upper(0.05) == value
     assert found.p_above(value) == found.p_below(value) == 1.0
     assert found.p_above(np.nextafter(value, -1)) == 0.0 and found.p_below(np.nextafter(value, 2e6)) == 0.0
@@ -87,16 +90,17 @@ def test_equal_unbounded_values_are_exact(value, n):
 def test_one_group_shows_nothing(group):
     values = np.linspace(0, 1, 40) if group is not None else np.array([0.4])
     found = estimate_mean(values, group, UNIT)
-    assert found.df == 0 and np.isnan(found.error) and np.isnan(found.sd)
+    assert found.df == 0 and np.isnan(found.from_below.error) and np.isnan(found.sd)
     assert np.isnan(found.lower(0.05)) and np.isnan(found.upper(0.05))
     assert found.p_above(-5) == found.p_below(5) == 1.0
 
 
 def test_enough_different_values_show_their_own_range():
     values = np.concatenate([np.full(100, 0.5), np.linspace(0.4, 0.45, DISTINCT)])
-    assert estimate_mean(values, bounds=UNIT).reach == pytest.approx(np.sqrt((0.4**2 + 0.5**2) / 2))
-    assert estimate_mean(values[:-1], bounds=UNIT).reach == pytest.approx(np.sqrt(0.5))
-    assert estimate_mean(values, bounds=UNIT).lower(0.05) > estimate_mean(values[:-1], bounds=UNIT).lower(0.05)
+    shown, hidden = estimate_mean(values, bounds=UNIT), estimate_mean(values[:-1], bounds=UNIT)
+    assert shown.from_below.centre == pytest.approx((values.sum() + 2 * 0.4) / 132)
+    assert hidden.from_below.centre == pytest.approx(values[:-1].sum() / 131)
+    assert shown.lower(0.05) > hidden.lower(0.05) and (shown.reach, hidden.reach) == (0.4, 0.0)
 
 
 def test_repeats_do_not_show_a_range():
@@ -104,7 +108,7 @@ def test_repeats_do_not_show_a_range():
     values, prompt = np.linspace(0.4, 0.6, 15), np.arange(15)
     for repeats in (1, 2, 10):
         found = estimate_mean(np.repeat(values, repeats), np.repeat(prompt, repeats), UNIT)
-        assert found.reach == pytest.approx(np.sqrt(0.5))
+        assert found.reach == 0.0, "the end of the possible range, not of what was seen"
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
@@ -128,11 +132,11 @@ def test_intervals_hold_the_mean_stay_in_range_and_widen_with_the_level(values, 
 
 
 @given(values=SCORES, limits=st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5)))
-def test_p_values_are_monotone_in_the_limit_and_complementary(values, limits):
+def test_p_values_are_monotone_in_the_limit_and_never_claim_both(values, limits):
     found, (low, high) = estimate_mean(values, bounds=UNIT), sorted(limits)
     assert found.p_above(low) <= found.p_above(high)
     assert found.p_below(low) >= found.p_below(high)
-    assert found.p_above(low) + found.p_below(low) == pytest.approx(1.0)
+    assert found.p_above(low) + found.p_below(low) >= 1 - 1e-12
 
 
 @given(values=SCORES, repeats=st.integers(2, 4), seed=st.integers(0, 99))
@@ -143,23 +147,27 @@ def test_repeats_as_clusters_change_nothing(values, repeats, seed):
     once = estimate_mean(values, bounds=UNIT)
     codes = rng.permutation(1000)[: len(values)]
     often = estimate_mean(np.repeat(values, repeats)[order], np.repeat(codes, repeats)[order], UNIT)
-    for name in ("mean", "centre", "error", "reach"):
-        assert getattr(often, name) == pytest.approx(getattr(once, name), abs=1e-9), name
-    assert often.df == once.df and often.n == repeats * once.n
-    blind = estimate_mean(np.repeat(values, repeats), bounds=UNIT)
-    assert blind.error < once.error
+    for alpha in LEVELS:
+        assert often.lower(alpha) == pytest.approx(once.lower(alpha), abs=1e-9)
+        assert often.upper(alpha) == pytest.approx(once.upper(alpha), abs=1e-9)
+    assert (often.mean, often.df, often.reach) == pytest.approx((once.mean, once.df, once.reach))
+    assert often.n == repeats * once.n
+    assert estimate_mean(np.repeat(values, repeats), bounds=UNIT).from_below.error < once.from_below.error
 
 
 @given(values=SCORES)
 def test_every_value_its_own_group_is_no_group(values):
     alone, grouped = estimate_mean(values, bounds=UNIT), estimate_mean(values, np.arange(len(values)), UNIT)
-    assert (alone.centre, alone.error, alone.df) == pytest.approx((grouped.centre, grouped.error, grouped.df))
+    assert alone.df == pytest.approx(grouped.df)
+    for one, other in ((alone.from_below, grouped.from_below), (alone.from_above, grouped.from_above)):
+        assert (one.centre, one.error) == pytest.approx((other.centre, other.error))
 
 
 @given(values=SCORES, alpha=st.sampled_from(LEVELS))
 def test_bounds_from_sums_are_those_of_the_values(values, alpha):
     found = estimate_mean(values, bounds=UNIT)
-    ends = UNIT if found.reach == pytest.approx(np.sqrt(0.5)) else (values.min(), values.max())
+    shown = np.sort(np.unique(values, return_counts=True)[1])[:-1].sum() >= DISTINCT
+    ends = (values.min(), values.max()) if shown else UNIT
     low, high = bound_from_sums(np.array(len(values)), values.sum(), (values**2).sum(), *map(np.array, ends), alpha)
     assert found.lower(alpha) == pytest.approx(np.clip(min(low, found.mean), 0, 1), abs=1e-6)
     assert found.upper(alpha) == pytest.approx(np.clip(max(high, found.mean), 0, 1), abs=1e-6)
@@ -201,7 +209,7 @@ def test_more_is_needed_for_less_margin_more_spread_more_power():
     assert base < labels_needed(0.4, 0.05, alpha=0.05, power=0.9)
     assert base < labels_needed(0.4, 0.05, alpha=0.01, power=0.8)
     textbook = ((stats.norm.isf(0.05) + stats.norm.ppf(0.8)) * 0.4 / 0.05) ** 2
-    assert base == pytest.approx(textbook, rel=0.06)
+    assert base == pytest.approx(textbook, rel=0.1)
 
 
 def test_fewer_than_two_values_resolve_nothing():

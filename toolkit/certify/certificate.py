@@ -7,10 +7,12 @@ For query i let $d_i$ be the policy's quality minus the baseline's. With margin 
   $\alpha$ too (intersection-union [Berger1982]_).
 * **fail**: a loss above 0 is shown overall or in *some* slice, or a constraint is shown to be broken. Holm's procedure
   [Holm1979]_ over all of these keeps the chance of any false one at $\alpha$.
-* **undecided**: neither; with the labels that each slice still needs.
+* **undecided**: neither; with the labels that each slice still needs. Also where slices that are too small to be
+  judged, even merged, hold more than a stated share of the queries: a loss may hide there.
 
 A loss that is shown to be above 0 *and* below the margin is tolerated if somebody gave the margin: that is what it is
-for. Where it is only what the data can resolve, nobody said that such a loss is fine, and a shown loss fails.
+for. Without one, $\delta$ is for each slice what its own labels can resolve; nobody said that a loss below it is fine,
+so a shown loss fails.
 
 References:
     [Berger1982] R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24.
@@ -44,6 +46,7 @@ from toolkit.statistics import MeanEstimate, estimate_mean
 
 Verdict = Literal["pass", "fail", "undecided"]
 LATENCY_LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+MOST_UNJUDGED = 0.01
 _RESAMPLES = 1_000
 _RESAMPLE_ELEMENTS = 20_000_000
 
@@ -58,6 +61,7 @@ class Criterion:
         n: Queries it rests on.
         value: Quality minus the baseline's, or the constrained figure; two-sided 95 %.
         policy, baseline: Mean quality of each, or NaN for a constraint.
+        margin: What the loss is held against; NaN for a constraint.
         loss_at_most: One-sided upper bound of the loss at level alpha; 1 where one cluster leaves no other, NaN for a
             constraint.
         p_pass: Against "the loss is the margin or more", or "the constraint is broken".
@@ -73,6 +77,7 @@ class Criterion:
     value: Interval
     policy: float = np.nan
     baseline: float = np.nan
+    margin: float = np.nan
     loss_at_most: float = np.nan
     p_pass: float
     p_fail: float
@@ -111,6 +116,7 @@ class Certificate:
         latency: Quantiles, or empty where unknown.
         latency_simulated: Whether latencies are simulated under load, so that they carry no interval.
         worst_slice, baseline_worst_slice: Smallest mean quality over covered slices, simultaneous intervals.
+        unjudged: Share of the queries in slices that nothing judges.
         merged: Slice too small to stand alone -> the group that judges it, None where nothing does.
         counts: The same slices -> queries.
     """
@@ -128,6 +134,7 @@ class Certificate:
     latency_simulated: bool
     worst_slice: Interval
     baseline_worst_slice: Interval
+    unjudged: float
     merged: dict[str, str | None]
     counts: dict[str, int]
 
@@ -143,6 +150,7 @@ def certify(
     alpha: float,
     power: float,
     rng: np.random.Generator,
+    most_unjudged: float = MOST_UNJUDGED,
     latency: tuple[FloatArray, FloatArray] | None = None,
 ) -> Certificate:
     """Compare a policy with a baseline on data that neither was tuned on.
@@ -157,6 +165,7 @@ def certify(
         alpha: Level of each test, in (0, 0.5).
         power: At which labels are counted, in (0, 1).
         rng: For the bootstrap of latency differences.
+        most_unjudged: Share of the queries that may lie in slices too small to be judged, for a pass.
         latency: `N` latencies of policy and baseline where they are simulated under load, seconds.
 
     Raises:
@@ -182,8 +191,9 @@ def certify(
     criteria = _judged([overall, *slices, *(_constraint(test, table.n_queries) for test in tests)], labels)
     known = table.has_cost
     cost = [table.cost_usd[rows, k] for k in (tier, baseline)]
+    unjudged, verdict = float((group < 0).mean()), verdict_of(criteria)
     return Certificate(
-        verdict=verdict_of(criteria),
+        verdict="undecided" if verdict == "pass" and unjudged > most_unjudged else verdict,
         n=table.n_queries,
         n_clusters=len(np.unique(cluster)),
         criteria=criteria,
@@ -196,6 +206,7 @@ def certify(
         latency_simulated=latency is not None,
         worst_slice=worst_interval([estimate_mean(ours[at], cluster[at], UNIT) for at in members.values()]),
         baseline_worst_slice=worst_interval([estimate_mean(theirs[at], cluster[at], UNIT) for at in members.values()]),
+        unjudged=unjudged,
         merged=coverage.merged_into(table),
         counts={name: int(coverage.counts[table.slices.index(name)]) for name in coverage.merged},
     )
@@ -210,6 +221,7 @@ def _difference(
     labels: LabelPlan,
 ) -> Criterion:
     """A criterion before Holm."""
+    margin = labels.margin_of(found, name if kind == "slice" else None)
     lower = found.lower(labels.alpha)
     return Criterion(
         name=name,
@@ -218,8 +230,9 @@ def _difference(
         value=two_sided(found),
         policy=float(ours.mean()),
         baseline=float(theirs.mean()),
+        margin=margin,
         loss_at_most=max(0.0, -lower) if np.isfinite(lower) else -DIFFERENCE[0],
-        p_pass=found.p_above(-labels.margin),
+        p_pass=found.p_above(-margin),
         p_fail=found.p_below(0.0),
         p_fail_holm=1.0,
         verdict="undecided",

@@ -159,7 +159,7 @@ class Judge:
         def tail(means: list[float]) -> float:
             return cvar_of_means(np.array(means), n, share)
 
-        if not np.isfinite([e.error for e in groups]).all():  # a group of one cluster may lie anywhere
+        if min(e.df for e in groups) <= 0:  # a group of one cluster may lie anywhere
             return Interval(mean=tail([e.mean for e in groups]), low=np.nan, high=np.nan), 1.0, 1.0
 
         def low(alpha: float) -> float:

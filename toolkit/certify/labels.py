@@ -52,8 +52,8 @@ class LabelPlan:
     """Labels of all slices.
 
     Attributes:
-        margin: Loss of quality that is tolerated.
-        given: Whether somebody set the margin; otherwise it is the smallest one that the data can resolve.
+        margin: Loss of quality that is tolerated, or the largest of the margins where none was given.
+        given: Whether somebody set the margin; otherwise each slice's is the smallest one that its labels can resolve.
         alpha: Level of each test.
         power: Probability that all slices are shown to lose less than the margin, if none loses anything.
         slices: One entry per covered group.
@@ -67,6 +67,15 @@ class LabelPlan:
     power: float
     slices: tuple[SliceLabels, ...]
     total: int
+
+    def margin_of(self, estimate: MeanEstimate, name: str | None = None) -> float:
+        """The margin of one slice; of all queries, where no slice is named."""
+        if self.given:
+            return self.margin
+        resolved = {s.name: s.resolved for s in self.slices}
+        if name is not None:
+            return min(1.0, resolved[name])
+        return min(1.0, _resolved(estimate, alpha=self.alpha, power=self.power))
 
     def as_dict(self) -> dict[str, object]:
         """JSON form."""
@@ -106,20 +115,15 @@ def plan_labels(
         raise ConfigError(f"power must lie between alpha ({alpha:g}) and 1; got {power:g}")
     each = power ** (1 / len(differences))
     size = {name: e.n / (e.df + 1) for name, e in differences.items()}
-    # A single cluster shows no spread: the widest possible one stands in for it.
-    sd = {name: e.sd if np.isfinite(e.sd) else e.reach * np.sqrt(size[name]) for name, e in differences.items()}
-    of_clusters = {name: sd[name] / np.sqrt(size[name]) for name in differences}
-    resolved = {
-        name: resolved_margin(of_clusters[name], e.df + 1, alpha=alpha, power=each, reach=e.reach)
-        for name, e in differences.items()
-    }
+    of_clusters = {name: _sd_of_clusters(e) for name, e in differences.items()}
+    resolved = {name: _resolved(e, alpha=alpha, power=each) for name, e in differences.items()}
     chosen = min(max(resolved.values()), 1.0) if margin is None else margin
     slices = tuple(
         SliceLabels(
             name=name,
             n=e.n,
             share=e.n / n_queries,
-            sd=float(sd[name]),
+            sd=float(of_clusters[name] * np.sqrt(size[name])),
             cluster_size=size[name],
             needed=_labels_of(
                 labels_needed(of_clusters[name], chosen, alpha=alpha, power=each, reach=e.reach), size[name]
@@ -135,6 +139,16 @@ def plan_labels(
 
 def _labels_of(clusters: int, size: float) -> int:
     return math.ceil(clusters * size - 1e-9)
+
+
+def _sd_of_clusters(estimate: MeanEstimate) -> float:
+    """Standard deviation of the mean of one cluster; a single one shows no spread, so the widest stands in for it."""
+    size = estimate.n / (estimate.df + 1)
+    return float(estimate.sd / np.sqrt(size)) if np.isfinite(estimate.sd) else estimate.reach
+
+
+def _resolved(estimate: MeanEstimate, *, alpha: float, power: float) -> float:
+    return resolved_margin(_sd_of_clusters(estimate), estimate.df + 1, alpha=alpha, power=power, reach=estimate.reach)
 
 
 def _queries_needed(

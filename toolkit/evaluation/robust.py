@@ -20,7 +20,7 @@ import numpy as np
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.evaluation.slices import Coverage
-from toolkit.statistics import DISTINCT, bound_from_sums
+from toolkit.statistics import DENSE, DISTINCT, SPARSE, bound_from_sums
 
 LEVEL = 0.95
 """One-sided level of the bounds."""
@@ -34,11 +34,13 @@ class Ends:
 
     Attributes:
         low, high: `G` each.
+        pseudo: `G`, how many: fewer where the values show how far they reach.
         least, most: Ends of the possible range, such as 0 and 1.
     """
 
     low: FloatArray
     high: FloatArray
+    pseudo: IntArray
     least: float
     most: float
 
@@ -74,15 +76,15 @@ def _look(table: OutcomeTable, cover: Coverage, tier: int | None) -> Ends:
     least = 0.0 if tier is None else -1.0
     group = cover.group_of_rows(table)
     found = [_range(values[group == g], least) for g in range(len(cover.groups))]
-    low, high = np.array(found).T
-    return Ends(low=low, high=high, least=least, most=1.0)
+    low, high, pseudo = np.array(found).T
+    return Ends(low=low, high=high, pseudo=pseudo.astype(np.int64), least=least, most=1.0)
 
 
-def _range(values: FloatArray, least: float) -> tuple[float, float]:
+def _range(values: FloatArray, least: float) -> tuple[float, float, int]:
     _, counts = np.unique(values, return_counts=True)
     if values.size - counts.max() < DISTINCT:
-        return least, 1.0
-    return float(values.min()), float(values.max())
+        return least, 1.0, SPARSE
+    return float(values.min()), float(values.max()), DENSE
 
 
 def lower_bounds(counts: IntArray, sums: FloatArray, squares: FloatArray, ends: Ends) -> FloatArray:
@@ -104,7 +106,9 @@ def upper_bounds(counts: IntArray, sums: FloatArray, squares: FloatArray, ends: 
 
 
 def _bounds(counts: IntArray, sums: FloatArray, squares: FloatArray, ends: Ends) -> tuple[FloatArray, FloatArray]:
-    return bound_from_sums(np.maximum(counts, 2), sums, squares, ends.low, ends.high, 1.0 - LEVEL)
+    return bound_from_sums(
+        np.maximum(counts, 2), sums, squares, low=ends.low, high=ends.high, pseudo=ends.pseudo, alpha=1.0 - LEVEL
+    )
 
 
 def cvar(means: FloatArray, counts: IntArray, share: float) -> FloatArray:

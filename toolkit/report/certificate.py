@@ -17,7 +17,8 @@ class CertificateReport:
         baseline: What it was compared with, in words: `tier mistral-large`, `run runs/old`, `config litellm.yaml`.
         source: One line on the data.
         created: UTC time, ISO format.
-        attempt: 1 for the first certification of this policy.
+        attempt: 1 for the first certification of this policy against this baseline.
+        false_pass_at_most: Bound of the chance that any of these attempts passes though it should not.
         notes: Sentences on the data, such as how many queries were left out because the run had seen them.
     """
 
@@ -27,4 +28,5 @@ class CertificateReport:
     source: str
     created: str
     attempt: int = 1
+    false_pass_at_most: float = 0.05
     notes: tuple[str, ...] = ()

@@ -37,7 +37,11 @@ def certificate_figure(report: CertificateReport) -> Figure:
     axes = figure.add_subplot()
     axes.axvline(0.0, color="black", linewidth=1.0)
     margin = f"margin, -{margin_text(certificate.labels)}"
-    axes.axvline(-certificate.labels.margin, color="#0072B2", linestyle="--", linewidth=1.3, label=margin)
+    if certificate.labels.given:
+        axes.axvline(-certificate.labels.margin, color="#0072B2", linestyle="--", linewidth=1.3, label=margin)
+    else:
+        own = [-c.margin for c in lines]
+        axes.scatter(own, range(len(lines)), s=90, marker="|", c="#0072B2", linewidths=1.6, label="margin of each")
     axes.axhspan(-0.5, 0.5, color="#F3F3F3", zorder=0)
     for verdict in _LOOKS:
         _draw(axes, verdict, [(row, c) for row, c in enumerate(lines) if c.verdict == verdict])

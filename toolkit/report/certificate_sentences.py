@@ -20,10 +20,12 @@ from toolkit.report.certificate_wording import (
     has_bound,
     loss_tolerated,
     margin_text,
+    margins_text,
     number,
     of_kind,
     overall_of,
     p_value,
+    rounded_up,
     whole_percent,
 )
 from toolkit.report.markup import UNKNOWN
@@ -35,7 +37,7 @@ from toolkit.report.wording import (
     usd_per_1000,
     with_interval,
 )
-from toolkit.statistics import MeanEstimate
+from toolkit.statistics import Adjusted, MeanEstimate
 
 COARSE_MARGIN, FINE_MARGIN = 0.05, 0.02
 
@@ -65,6 +67,9 @@ def certificate_topics(report: CertificateReport) -> list[tuple[str, list[str]]]
     return [(topic, sentences) for topic, sentences in topics if sentences]
 
 
+_UNKNOWN = Adjusted(centre=0.0, error=np.nan)
+
+
 def _verdict(report: CertificateReport) -> str:
     certificate = report.certificate
     say = {"pass": _passed, "fail": _failed, "undecided": _undecided}[certificate.verdict]
@@ -91,7 +96,7 @@ def _unjudged(certificate: Certificate) -> str:
 def _ruled_out(certificate: Certificate) -> str:
     slices = of_kind(certificate, "slice")
     where = f"each of {len(slices)} slices" if len(slices) > 1 else f"the only slice judged, {slices[0].name}"
-    return f"a loss of {margin_text(certificate.labels)} or more is ruled out over all queries and in {where}"
+    return f"a loss of {margins_text(certificate)} or more is ruled out over all queries and in {where}"
 
 
 def _failed(certificate: Certificate) -> str:
@@ -119,6 +124,8 @@ def _short_shortfall(criterion: Criterion) -> str:
 def _undecided(certificate: Certificate) -> str:
     losses = [c for c in certificate.criteria if c.kind != "constraint" and c.verdict == "undecided"]
     bounds = [c for c in certificate.criteria if c.kind == "constraint" and c.verdict == "undecided"]
+    if not losses and not bounds:
+        return f"{_ruled_out(certificate)}{_unjudged(certificate)}, which is too much for a pass"
     if not losses:
         return f"{_ruled_out(certificate)}, but {_open_constraints(bounds)}"
     tolerated = any(loss_tolerated(c, certificate.labels.alpha) for c in certificate.criteria)
@@ -150,14 +157,15 @@ def _open_losses(certificate: Certificate) -> str:
         among = f"{len(still_open)} of {len(slices)} slices" if len(slices) > 1 else "the only slice judged"
         names = listed(f"{c.name} ({_up_to(c, certificate)}{_missing(c, plan[c.name])})" for c in still_open)
         places.append(f"in {among}: {names}")
-    return f"a loss of {margin_text(certificate.labels)} is not ruled out {' and '.join(places)}"
+    loss = f"a loss of {margin_text(certificate.labels)}" if certificate.labels.given else "a loss"
+    return f"{loss} is not ruled out {' and '.join(places)}"
 
 
 def _up_to(criterion: Criterion, certificate: Certificate) -> str:
     if not has_bound(criterion):
         return "a single session or prompt, so no bound"
-    margin = float(margin_text(certificate.labels))
-    return f"up to {number(max(criterion.loss_at_most, margin), beyond=margin)}"
+    shown = f"up to {number(max(criterion.loss_at_most, criterion.margin), beyond=criterion.margin)}"
+    return shown if certificate.labels.given else f"{shown}, held to {rounded_up(criterion.margin)}"
 
 
 def _missing(criterion: Criterion, labels: SliceLabels) -> str:
@@ -175,9 +183,9 @@ def _margin(certificate: Certificate) -> list[str]:
         said = f"No margin was given, and slice {weakest.name} (n = {weakest.n:,}) can rule out no loss at all."
     else:
         said = (
-            f"No margin was given: {margin} is the smallest loss that these labels can rule out in every slice, with "
-            f"probability {whole_percent(plan.power)} if nothing is lost; slice {weakest.name} sets it "
-            f"(n = {weakest.n:,})."
+            "No margin was given: each slice is held to the smallest loss that its own labels can rule out, all "
+            f"of them with probability {whole_percent(plan.power)} if nothing is lost; at worst {margin}, in slice "
+            f"{weakest.name} (n = {weakest.n:,})."
         )
     said += " Nobody said that some loss is fine, so any loss that is shown fails."
     if plan.margin <= COARSE_MARGIN:
@@ -194,7 +202,9 @@ def _total_for(certificate: Certificate, margin: float) -> int:
     """Queries needed in all for another margin, from the spread that was found."""
     plan = certificate.labels
     found = {
-        s.name: MeanEstimate(mean=0.0, centre=0.0, error=np.nan, df=s.n - 1, n=s.n, sd=s.sd, reach=1.0)
+        s.name: MeanEstimate(
+            mean=0.0, from_below=_UNKNOWN, from_above=_UNKNOWN, df=s.n / s.cluster_size - 1, n=s.n, sd=s.sd, reach=1.0
+        )
         for s in plan.slices
     }
     return plan_labels(found, certificate.n, margin=margin, alpha=plan.alpha, power=plan.power).total
@@ -316,10 +326,11 @@ def _seconds(value: float) -> str:
 def _attempts(report: CertificateReport) -> list[str]:
     if report.attempt <= 1:
         return []
-    chance = min(1.0, report.attempt * report.certificate.labels.alpha)
+    chance = report.false_pass_at_most
     return [
-        f"This is attempt {report.attempt} to certify this policy. Each further attempt on new data is another chance "
-        f"to pass by luck: the chance of a false pass in {report.attempt} attempts is at most {whole_percent(chance)}."
+        f"This is attempt {report.attempt} to certify this policy against this baseline. Each further attempt, with "
+        "other data, another margin, level or minimum of slices, is another chance to pass by luck: the chance of a "
+        f"false pass in {report.attempt} attempts is at most {whole_percent(chance)}."
     ]
 
 

@@ -43,11 +43,23 @@ def overall_of(certificate: Certificate) -> Criterion:
 
 
 def margin_text(plan: LabelPlan) -> str:
-    """The margin as it was given, or rounded up: nobody is promised more than was shown."""
-    if plan.given:
-        return f"{plan.margin:g}"
-    decimals = max(3, 1 - math.floor(math.log10(plan.margin)))
-    return f"{math.ceil(round(plan.margin * 10**decimals, 6)) / 10**decimals:.{decimals}f}"
+    """The margin as it was given, or the largest one, rounded up: nobody is promised more than was shown."""
+    return f"{plan.margin:g}" if plan.given else rounded_up(plan.margin)
+
+
+def rounded_up(margin: float) -> str:
+    """Three decimals, more for what is smaller."""
+    decimals = max(3, 1 - math.floor(math.log10(margin)))
+    return f"{math.ceil(round(margin * 10**decimals, 6)) / 10**decimals:.{decimals}f}"
+
+
+def margins_text(certificate: Certificate) -> str:
+    """`0.02`, or the range of what each slice can resolve: `0.031 to 0.106, as far as the labels of each reach,`."""
+    plan = certificate.labels
+    margins = [c.margin for c in certificate.criteria if c.kind != "constraint"]
+    if plan.given or len(set(margins)) == 1:
+        return margin_text(plan)
+    return f"{rounded_up(min(margins))} to {rounded_up(max(margins))}, as far as the labels of each reach,"
 
 
 def constraint_value(criterion: Criterion) -> str:

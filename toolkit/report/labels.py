@@ -19,7 +19,7 @@ def label_sentences(plan: LabelPlan | None) -> list[str]:
     more = f" and {len(lacking) - _MOST_NAMES} more slices" if len(lacking) > _MOST_NAMES else ""
     said = (
         f"To show that less than {plan.margin:g} is lost in every one of {len(plan.slices)} slices takes, with "
-        f"probability {plan.power:g}, at most {plan.total:,} labelled queries outside the tune split"
+        f"probability {plan.power:g}, about {plan.total:,} labelled queries outside the tune split"
     )
     if not lacking:
         return [f"{said}; as many as the tune split holds would do."]
@@ -39,8 +39,8 @@ def label_section(record: RunRecord) -> list[str]:
     said = (
         f"Known before any search, from the tune split alone: labels that a certificate needs to rule out a loss of "
         f"{plan.margin:g} against the best single tier in every slice (one-sided at {plan.alpha:g}, power "
-        f"{plan.power:g}, nothing truly lost). The tier whose answers differ most stands for the policy, so these are "
-        "upper bounds. routefront power counts for a chosen policy, another baseline or margin."
+        f"{plan.power:g}, nothing truly lost). In each slice the tier whose answers differ most stands for the "
+        "policy, which is not known yet. routefront power counts for a chosen policy, another baseline or margin."
     )
     head = ["slice", "queries here", "sd of the difference", "so many resolve", "needed", "missing"]
     return ["<h2>Labels that a verdict takes</h2>", table_html(head, rows), f'<p class="soft">{escaped(said)}</p>']

@@ -116,7 +116,8 @@ routefront certify run=DIR data.queries=F data.outcomes=F baseline=TIER|DIR|CONF
 Does the run's policy lose quality against the baseline, in any slice, on queries that the search never saw? Prompts of
 the run's tune split are left out (and of its validation split after choose=certified).
   pass       a loss below the margin is shown overall and in every covered slice, and every constraint holds (exit 0)
-  fail       a loss is shown in some slice (Holm), or a constraint is shown to be broken (exit 3)
+  fail       a loss is shown in some slice (Holm), or a constraint is shown to be broken (exit 3); a loss shown to lie
+             below a margin that you gave is tolerated, without one every shown loss fails
   undecided  neither, with the labels still needed per slice (exit 4)
   baseline=...                a model of the data, another run's folder, a LiteLLM config, or LiteLLM's stock boundaries
   baseline_models={NAME: MODEL}   names of the config that are called otherwise in the data

@@ -13,8 +13,7 @@ from helpers import run_cli, snapshot, write_columns
 from experiments import tune_output
 from experiments.baselines import find_baseline
 from experiments.certify import policy_digest, read_evidence
-from experiments.settings import ScenarioData
-from experiments.settings import RecordedData
+from experiments.settings import RecordedData, ScenarioData
 from experiments.unseen import prompts_seen, unseen_rows
 from simulators.errors import ConfigError, InputDataError, RoutefrontError
 from simulators.recorded import read_recording

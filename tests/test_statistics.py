@@ -46,11 +46,11 @@ def test_eight_of_ten_by_hand():
 
 
 def test_unbounded_values_by_hand():
-    """Without bounds the pseudo-observations lie at the smallest and the largest value."""
+    """Without bounds one pseudo-observation lies at the smallest or the largest value."""
     found = estimate_mean(np.array([1.0, 2.0, 2.0, 3.0, 6.0]))
-    for adjusted, seven in ((found.from_below, [1, 1, 1, 2, 2, 3, 6]), (found.from_above, [1, 2, 2, 3, 6, 6, 6])):
-        assert adjusted.centre == pytest.approx(np.mean(seven))
-        assert adjusted.error == pytest.approx(np.sqrt(5 / 4 * np.var(seven) / 7))
+    for adjusted, six in ((found.from_below, [1, 1, 2, 2, 3, 6]), (found.from_above, [1, 2, 2, 3, 6, 6])):
+        assert adjusted.centre == pytest.approx(np.mean(six))
+        assert adjusted.error == pytest.approx(np.sqrt(5 / 4 * np.var(six) / 6))
     assert found.mean == 2.8 and (found.low, found.high) == (-np.inf, np.inf)
 
 
@@ -98,7 +98,7 @@ def test_one_group_shows_nothing(group):
 def test_enough_different_values_show_their_own_range():
     values = np.concatenate([np.full(100, 0.5), np.linspace(0.4, 0.45, DISTINCT)])
     shown, hidden = estimate_mean(values, bounds=UNIT), estimate_mean(values[:-1], bounds=UNIT)
-    assert shown.from_below.centre == pytest.approx((values.sum() + 2 * 0.4) / 132)
+    assert shown.from_below.centre == pytest.approx((values.sum() + 0.4) / 131)
     assert hidden.from_below.centre == pytest.approx(values[:-1].sum() / 131)
     assert shown.lower(0.05) > hidden.lower(0.05) and (shown.reach, hidden.reach) == (0.4, 0.0)
 
@@ -132,11 +132,11 @@ def test_intervals_hold_the_mean_stay_in_range_and_widen_with_the_level(values, 
 
 
 @given(values=SCORES, limits=st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5)))
-def test_p_values_are_monotone_in_the_limit_and_never_claim_both(values, limits):
+def test_p_values_are_monotone_in_the_limit_and_are_never_both_small(values, limits):
     found, (low, high) = estimate_mean(values, bounds=UNIT), sorted(limits)
     assert found.p_above(low) <= found.p_above(high)
     assert found.p_below(low) >= found.p_below(high)
-    assert found.p_above(low) + found.p_below(low) >= 1 - 1e-12
+    assert max(found.p_above(low), found.p_below(low)) >= 0.5
 
 
 @given(values=SCORES, repeats=st.integers(2, 4), seed=st.integers(0, 99))
@@ -152,7 +152,6 @@ def test_repeats_as_clusters_change_nothing(values, repeats, seed):
         assert often.upper(alpha) == pytest.approx(once.upper(alpha), abs=1e-9)
     assert (often.mean, often.df, often.reach) == pytest.approx((once.mean, once.df, once.reach))
     assert often.n == repeats * once.n
-    assert estimate_mean(np.repeat(values, repeats), bounds=UNIT).from_below.error < once.from_below.error
 
 
 @given(values=SCORES)
@@ -168,15 +167,17 @@ def test_bounds_from_sums_are_those_of_the_values(values, alpha):
     found = estimate_mean(values, bounds=UNIT)
     shown = np.sort(np.unique(values, return_counts=True)[1])[:-1].sum() >= DISTINCT
     ends = (values.min(), values.max()) if shown else UNIT
-    low, high = bound_from_sums(np.array(len(values)), values.sum(), (values**2).sum(), *map(np.array, ends), alpha)
+    low, high = bound_from_sums(
+        np.array(len(values)), values.sum(), (values**2).sum(), low=ends[0], high=ends[1], pseudo=2 - shown, alpha=alpha
+    )
     assert found.lower(alpha) == pytest.approx(np.clip(min(low, found.mean), 0, 1), abs=1e-6)
     assert found.upper(alpha) == pytest.approx(np.clip(max(high, found.mean), 0, 1), abs=1e-6)
 
 
 def test_bounds_from_sums_broadcast():
     groups = np.random.default_rng(0).random((3, 5, 20))
-    args = (np.array([20] * 5), groups.sum(axis=2), (groups**2).sum(axis=2), np.zeros(5), np.ones(5))
-    low, high = bound_from_sums(*args, 0.05)
+    sums = (np.array([20] * 5), groups.sum(axis=2), (groups**2).sum(axis=2))
+    low, high = bound_from_sums(*sums, low=np.zeros(5), high=np.ones(5), pseudo=np.full(5, 2), alpha=0.05)
     assert low.shape == high.shape == (3, 5) and (low < high).all()
     assert low[1, 2] == pytest.approx(estimate_mean(groups[1, 2], bounds=UNIT).lower(0.05))
 
@@ -209,7 +210,8 @@ def test_more_is_needed_for_less_margin_more_spread_more_power():
     assert base < labels_needed(0.4, 0.05, alpha=0.05, power=0.9)
     assert base < labels_needed(0.4, 0.05, alpha=0.01, power=0.8)
     textbook = ((stats.norm.isf(0.05) + stats.norm.ppf(0.8)) * 0.4 / 0.05) ** 2
-    assert base == pytest.approx(textbook, rel=0.1)
+    assert textbook < base < 1.25 * textbook, "the pseudo-observations at -1 cost some"
+    assert labels_needed(0.4, 0.05, alpha=0.05, power=0.8, reach=0.0) == pytest.approx(textbook, rel=0.02)
 
 
 def test_fewer_than_two_values_resolve_nothing():

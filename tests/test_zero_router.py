@@ -72,10 +72,12 @@ def test_interval_equals_bootstrap():
 
 
 def test_mean_interval_known_answer():
-    """One pseudo-observation at each end of what was seen: 0, 0, 1, 1 with one degree of freedom."""
+    """One pseudo-observation at the unfavourable end of what was seen: 0, 1, 1 and 0, 0, 1, one degree of freedom."""
     found = mean_interval(np.array([0.0, 1.0]))
+    error = np.sqrt(2 / 1 * (2 * (1 / 3) ** 2 + (2 / 3) ** 2)) / 3
     assert found.mean == 0.5
-    assert found.high - found.mean == pytest.approx(12.7062 * np.sqrt(2 * 1.0) / 4, rel=1e-4)
+    assert found.high == pytest.approx(2 / 3 + 12.7062 * error, rel=1e-4)
+    assert found.low == pytest.approx(1 / 3 - 12.7062 * error, rel=1e-4)
     assert np.isnan(mean_interval(np.array([1.0])).low)
 
 

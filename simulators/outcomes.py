@@ -209,7 +209,7 @@ class OutcomeTable:
 def split_by_prompt(
     table: OutcomeTable, fractions: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, IntArray]:
-    """Row indices of each split; queries with the same prompt or of one session always fall on the same side.
+    """Row indices of each split; queries of one session, or with one prompt, fall on the same side (`split_code`).
 
     Args:
         table: The queries to split.

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulators.errors import InputDataError
-from simulators.outcomes import OutcomeTable, split_by_prompt
+from simulators.outcomes import OutcomeTable, QueryBatch, split_by_prompt
 from simulators.seeds import spawn_rng
+from toolkit.scorers.base import ScoreTable, cross_fit
 
 NUMBERS = ("quality", "cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens")
 
@@ -87,6 +88,152 @@ def test_an_empty_split_is_an_error_that_names_it(shares: dict[str, float]) -> N
 def test_one_prompt_for_all_cannot_be_split() -> None:
     with pytest.raises(InputDataError, match="1 distinct prompt"):
         split_by_prompt(with_prompts(make_table(rng(), n=20), ["same"] * 20), {"tune": 0.5, "validate": 0.5}, rng())
+
+
+# --- split_by_prompt: sessions ----------------------------------------------------------------------------------------
+
+HALVES = {"tune": 0.5, "validate": 0.5}
+
+
+def talks(sessions: list[str], prompts: list[str]) -> OutcomeTable:
+    table = with_prompts(make_table(rng(), n=len(sessions)), prompts)
+    return dataclasses.replace(table, session=np.array(sessions), _hash=[])
+
+
+def linked_in_pairs() -> OutcomeTable:
+    """40 sessions of 5; the last prompt of each even one opens the next one: 20 pairs of 10 queries."""
+    prompts = [f"p{i}" for i in range(200)]
+    for pair in range(20):
+        prompts[10 * pair + 5] = prompts[10 * pair + 4]
+    return talks([f"s{i // 5}" for i in range(200)], prompts)
+
+
+def chain(length: int) -> OutcomeTable:
+    """Sessions of 2 where each opens with the last prompt of the one before, `length` of them, beside 100 alone."""
+    prompts = [f"p{(i + 1) // 2}" for i in range(2 * length)] + [f"alone{i}" for i in range(200)]
+    return talks([f"s{i // 2}" for i in range(2 * length + 200)], prompts)
+
+
+def rows_by_hand(keys: list[str], shares: dict[str, float], seed: int) -> dict[str, list[int]]:
+    """The split of groups in the order in which their keys first appear."""
+    first = list(dict.fromkeys(keys))
+    order = rng(seed).permutation(len(first)).tolist()
+    found, start = {}, 0
+    for name, end in zip(shares, np.cumsum(list(shares.values())), strict=True):
+        stop = round(float(end) * len(first))
+        chosen = {first[i] for i in order[start:stop]}
+        found[name], start = [row for row, key in enumerate(keys) if key in chosen], stop
+    return found
+
+
+def as_lists(rows: dict[str, Any]) -> dict[str, list[int]]:
+    return {name: part.tolist() for name, part in rows.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchedScorer:
+    """Learns nothing, and notes the queries of each fit and those that this fit scores."""
+
+    folds: list[tuple[set[str], set[str]]] = dataclasses.field(default_factory=list)
+    learned: bool = True
+
+    def fit(self, table: OutcomeTable) -> Any:
+        fitted = WatchedScorer(self.folds)
+        self.folds.append((set(table.queries.query_id.tolist()), set()))
+        return fitted
+
+    def predict(self, queries: QueryBatch) -> ScoreTable:
+        self.folds[-1][1].update(queries.query_id.tolist())
+        return ScoreTable(score=np.array([float(name[1:]) for name in queries.query_id]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["", *"stuvwxyz"]), st.sampled_from("abcdefgh")), min_size=4, max_size=80),
+    tune=st.floats(0.2, 0.6),
+    seed=st.integers(0, 2**32),
+)
+def test_a_session_falls_on_one_side_whatever_the_prompts(rows: list[tuple[str, str]], tune: float, seed: int) -> None:
+    sessions, prompts = [s for s, _ in rows], [p for _, p in rows]
+    try:
+        found = split_by_prompt(talks(sessions, prompts), {"tune": tune, "validate": 1.0 - tune}, rng(seed))
+    except InputDataError:
+        assert len(set(sessions) - {""}) <= 4
+        return
+    sides = [{sessions[i] for i in part} - {""} for part in found.values()]
+    assert not sides[0] & sides[1]
+    assert sorted(np.concatenate(list(found.values())).tolist()) == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sessions_that_share_a_prompt_fall_on_one_side(seed: int) -> None:
+    rows = split_by_prompt(linked_in_pairs(), HALVES, rng(seed))
+    for part in rows.values():
+        pair, counts = np.unique(part // 10, return_counts=True)
+        assert len(pair) == 10 and (counts == 10).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_chain_of_shared_prompts_falls_on_one_side(seed: int) -> None:
+    """First and last session share no prompt: they are linked by those between."""
+    table = chain(10)
+    assert sum(part[0] == 0 for part in split_by_prompt(table, HALVES, rng(seed)).values()) == 1
+    for part in split_by_prompt(table, HALVES, rng(seed)).values():
+        assert (part < 20).sum() in (0, 20)
+
+
+def test_a_prompt_without_session_goes_with_the_sessions_that_send_it() -> None:
+    table = talks([*["s0"] * 4, *[""] * 76], ["a", "b", "c", "d", "b", *[f"p{i}" for i in range(75)]])
+    for seed in range(10):
+        for part in split_by_prompt(table, HALVES, rng(seed)).values():
+            assert (part < 5).sum() in (0, 5)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_no_fold_scores_a_session_that_its_fit_saw(folds: int) -> None:
+    table, scorer = linked_in_pairs(), WatchedScorer()
+    scores = cross_fit(scorer, table, folds=folds, rng=rng())
+    assert scores.score.tolist() == list(range(200)) and len(scorer.folds) == folds
+    for fitted, scored in scorer.folds:
+        assert len(fitted) + len(scored) == 200
+        assert not {int(name[1:]) // 10 for name in fitted} & {int(name[1:]) // 10 for name in scored}
+
+
+def test_empty_session_names_do_not_link() -> None:
+    """60 queries without a session are 60 groups, beside 20 sessions of 2."""
+    table = talks([*[""] * 60, *[f"s{i // 2}" for i in range(40)]], [f"p{i}" for i in range(100)])
+    assert len(np.unique(table.cluster_code)) == len(np.unique(table.split_code)) == 80
+    for seed in range(10):
+        parts = split_by_prompt(table, HALVES, rng(seed)).values()
+        assert [(part < 60).sum() + (part >= 60).sum() // 2 for part in parts] == [40, 40]
+        assert all(0 < (part < 60).sum() < 60 for part in parts)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_prompt_that_everybody_sends_links_nobody(seed: int) -> None:
+    """Each of 40 sessions opens with "hello": by prompts all would be one group, so sessions alone count."""
+    table = talks([f"s{i // 5}" for i in range(200)], ["hello" if i % 5 == 0 else f"p{i}" for i in range(200)])
+    np.testing.assert_array_equal(table.split_code, table.cluster_code)
+    for part in split_by_prompt(table, HALVES, rng(seed)).values():
+        session, counts = np.unique(part // 5, return_counts=True)
+        assert len(session) == 20 and (counts == 5).all()
+
+
+@pytest.mark.parametrize(("length", "groups"), [(11, 1 + 100), (12, 12 + 100)])
+def test_prompts_link_up_to_a_tenth_of_the_queries(length: int, groups: int) -> None:
+    """22 of 222 are less than a tenth, 24 of 224 are more."""
+    assert len(np.unique(chain(length).split_code)) == groups
+
+
+@pytest.mark.parametrize("session", [None, ""])
+@pytest.mark.parametrize("seed", range(5))
+def test_without_sessions_prompts_alone_count(session: str | None, seed: int) -> None:
+    """Half of the queries send one prompt; it is a group all the same."""
+    prompts = [f"p{i % 60}" if i % 2 else "hello" for i in range(200)]
+    table = talks([""] * 200, prompts) if session == "" else with_prompts(make_table(rng(), n=200), prompts)
+    assert (table.session is None) == (session is None)
+    shares = {"tune": 0.4, "validate": 0.35}
+    assert as_lists(split_by_prompt(table, shares, rng(seed))) == rows_by_hand(prompts, shares, seed)
 
 
 # --- spawn_rng --------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class Scorer(Protocol):
 
 
 def cross_fit(scorer: Scorer, table: OutcomeTable, *, folds: int, rng: np.random.Generator) -> ScoreTable:
-    """Out-of-fold scores: each query is scored by a fit that saw neither it nor a query with the same prompt.
+    """Out-of-fold scores: each query is scored by a fit that saw neither it nor a query linked to it (`split_code`).
 
     Args:
         scorer: The recipe; one that learns nothing is simply applied.

@@ -757,6 +757,7 @@ def test_the_verdict_is_in_the_gateways_file(litellm_shelf, tmp_path):
 # --- found in review --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_level_or_minimum_is_another_attempt(place):
     first = certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
     again = certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
@@ -766,6 +767,7 @@ def test_another_level_or_minimum_is_another_attempt(place):
     assert certify(place, *data("fine"), "baseline=small", "margin=0.08", code=0)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_what_the_baselines_run_was_tuned_on_is_left_out_too(place):
     assert run_cli(*TUNE, "seed=5", "out=old", cwd=place).exit_code == 0
     own = run_cli("certify", "run=run", *OWN, "baseline=large", "margin=0.3", "--json", cwd=place)
@@ -774,13 +776,16 @@ def test_what_the_baselines_run_was_tuned_on_is_left_out_too(place):
     assert together["n"] < alone["n"] and any("the baseline's run has seen" in note for note in together["notes"])
 
 
-@pytest.mark.parametrize("name", ["front.parquet", "metrics.json", "scorer/signal.json", "new.json"])
-@pytest.mark.parametrize("command", ["certify", "power"])
+@pytest.mark.parametrize("command", ["certify", pytest.param("power", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["front.parquet", *(pytest.param(f, marks=pytest.mark.slow) for f in ("scorer/signal.json", "new.json"))]
+)
 def test_nothing_is_written_among_a_runs_files(place, name, command):
     line = refused(place, command, "run=run", *data("few"), "baseline=large", f"output=run/{name}")
     says(line, "lies in the run folder", "outside")
 
 
+@pytest.mark.slow
 def test_a_tune_that_is_repeated_keeps_its_certificate(shelf, tmp_path):
     shutil.copytree(shelf, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "run")
@@ -794,6 +799,7 @@ def test_a_tune_that_is_repeated_keeps_its_certificate(shelf, tmp_path):
     assert "Certified against tier large: pass" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_force_ships_over_a_damaged_certificate(place):
     (place / "run" / "evidence.json").write_text("{")
     says(refused(place, "export", "run=run", "target=json", "output=p.json"), "evidence.json")

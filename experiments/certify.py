@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,21 @@ def _evidence(report: CertificateReport, digest: str, data_hash: str, earlier: l
 def policy_digest(run: Path) -> str:
     """SHA-256 of what a run's policy decides by: what a certificate is valid for."""
     policy = read_policy(run / "policy.json")
-    decides = policy.model_dump(mode="json", include=_DECIDES)
+    decides = {**policy.model_dump(mode="json", include=_DECIDES), "files": _contents(run / "scorer")}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Checksums of a scorer's files; of an archive, of its members: its time stamps change with each write."""
+    found: dict[str, str] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                found |= {f"{name}/{member.filename}": f"{member.CRC:08x}" for member in archive.infolist()}
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def read_evidence(run: Path) -> dict[str, Any] | None:

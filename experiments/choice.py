@@ -76,10 +76,16 @@ def make_choice(
     found = choose_certified(path, test, settings.alpha, ordinary.row)
     bounds = " and ".join(c.text for c in constraints)
     because = (
-        f"certified: the cheapest point of the path that is shown on the validation split to keep {bounds}; the chance "
-        f"that the chosen point breaks one is at most {settings.alpha:g}{_left_out(prepared, settings, constraints)}"
+        f"certified: the {_aim(constraints)} point of the path that is shown on the validation split to keep {bounds}; "
+        f"the chance that the chosen point breaks one is at most {settings.alpha:g}"
+        f"{_left_out(prepared, settings, constraints)}"
     )
     return Chosen(choice=Choice(row=found.row, rule="certified", because=because), certified=found)
+
+
+def _aim(constraints: tuple[Constraint, ...]) -> str:
+    """What the path leads to."""
+    return "cheapest" if any(c.metric.of_quality for c in constraints) else "best"
 
 
 def _left_out(prepared: Prepared, settings: TuneSettings, constraints: tuple[Constraint, ...]) -> str:

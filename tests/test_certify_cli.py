@@ -697,6 +697,13 @@ def test_a_changed_policy_has_no_certificate(place, change, evidence_of):
     says(refused(place, *EXPORT), "no certificate of this policy")
 
 
+def test_another_scorer_has_no_certificate(place, evidence_of):
+    (place / "run" / "evidence.json").write_text(evidence_of["pass"])
+    path = next((place / "run" / "scorer").glob("*.json"))
+    path.write_text(path.read_text().replace("hardness", "length"))
+    says(refused(place, *EXPORT), "no certificate of this policy")
+
+
 @pytest.mark.slow
 def test_words_about_a_policy_do_not_void_its_certificate(place, evidence_of):
     (place / "run" / "evidence.json").write_text(evidence_of["pass"])

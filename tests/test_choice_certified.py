@@ -100,6 +100,13 @@ def test_ceilings_count_in_units_of_their_limit():
     assert safe_path(found, BOTH).tolist() == [0, 1], "0.1 of quality against 0.05 of the limit"
 
 
+def test_under_ceilings_alone_the_path_leads_to_quality():
+    """The cheapest point is the safest under a budget; what is given up for safety is quality."""
+    ceiling = parse_constraints({"cost_ceiling_usd": 4.0})
+    found = evaluation([1.0, 2.0, 3.0, 3.9, 5.0], [0.6, 0.7, 0.8, 0.9, 0.95], constraints=ceiling)
+    assert safe_path(found, ceiling, 200).tolist() == [0, 1, 2, 3]
+
+
 def test_failed_evaluations_are_no_candidates():
     found = evaluation([1, 2, 3], [0.9, 0.85, np.nan])
     assert set(safe_path(found, FLOOR).tolist()) <= {0, 1}

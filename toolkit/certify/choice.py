@@ -1,12 +1,12 @@
 r"""`choose=certified`: the cheapest point that is *shown* to keep its constraints.
 
 An ordinary choice takes the cheapest point whose estimate meets the floor. Among many candidates that is one whose
-estimate was lucky, so on new queries it misses the floor about half of the time. Learn-then-Test [Angelopoulos2021]_
-turns the choice into tests. On the tune split, candidates are put in order from the safest to the cheapest (the path).
-On the validation split the hypothesis "candidate j breaks a constraint" is tested along that path, each at level
-$\alpha$, until the first that cannot be rejected; the last rejected one is shipped. Because the order was fixed
-beforehand, the probability that the shipped point breaks a constraint is at most $\alpha$, however many were tested
-(fixed-sequence testing).
+estimate was lucky, so on new queries it misses the floor in a third to a half of the cases. Learn-then-Test
+[Angelopoulos2021]_ turns the choice into tests. On the tune split, candidates are put in order from the safest to the
+cheapest (the path). On the validation split the hypothesis "candidate j breaks a constraint" is tested along that path,
+each at level $\alpha$, until the first that cannot be rejected; the last rejected one is shipped. Because the order was
+fixed beforehand, the probability that the shipped point breaks a constraint is at most $\alpha$, however many were
+tested (fixed-sequence testing).
 
 References:
     [Angelopoulos2021] A. N. Angelopoulos, S. Bates, E. J. Candès, M. I. Jordan, L. Lei, Learn then test: calibrating
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulators.errors import ConfigError, InfeasibleError
-from simulators.outcomes import IntArray
+from simulators.outcomes import FloatArray, IntArray
 from toolkit.certify.criteria import ConstraintTest
 from toolkit.evaluation.constraints import Constraint
 from toolkit.problem import Evaluation
@@ -67,7 +67,8 @@ def safe_path(evaluation: Evaluation, constraints: tuple[Constraint, ...], point
     """Rows of candidates from the safest to the cheapest, from the tune split alone.
 
     Safety of a candidate: its smallest slack, in units of the constraint's limit or of quality, over the constraints.
-    For each of a falling series of safety levels the cheapest candidate at least that safe is taken.
+    For each of a falling series of safety levels the cheapest candidate at least that safe is taken; under ceilings
+    alone, where the cheapest would be the worst, the one of highest quality.
 
     Args:
         evaluation: All candidates on the tune split.
@@ -82,16 +83,24 @@ def safe_path(evaluation: Evaluation, constraints: tuple[Constraint, ...], point
         raise InfeasibleError(f"all {len(evaluation)} evaluations failed; none gave finite objectives")
     scale = np.array([1.0 if c.metric.in_points else abs(c.limit) for c in constraints])
     safety = (evaluation.slack[usable] / scale).min(axis=1)
-    cost = evaluation.columns.get("cost_usd", -evaluation.Y[:, 0])[usable]
+    price = _price(evaluation, constraints)[usable]
     highest = float(safety.max())
     levels = highest * np.linspace(1.0, 0.0, points) ** 2 if highest > 0 else np.array([highest])
-    by_cost = np.lexsort((-safety, cost))
+    by_price = np.lexsort((-safety, price))
     path: list[int] = []
     for level in levels:
-        first = by_cost[np.argmax(safety[by_cost] >= level - 1e-12)]
+        first = by_price[np.argmax(safety[by_price] >= level - 1e-12)]
         if not path or path[-1] != usable[first]:
             path.append(int(usable[first]))
     return np.array(path, dtype=np.int64)
+
+
+def _price(evaluation: Evaluation, constraints: tuple[Constraint, ...]) -> FloatArray:
+    """`n`, what is given up for safety: cost under a floor, lost quality under ceilings alone."""
+    columns = evaluation.columns
+    if "quality" in columns and not any(c.metric.of_quality for c in constraints):
+        return -columns["quality"]
+    return columns.get("cost_usd", -evaluation.Y[:, 0])
 
 
 def choose_certified(

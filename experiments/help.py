@@ -113,8 +113,9 @@ routefront verify run=DIR target=litellm queries=F [config=FILE]: the real gatew
     "certify": """\
 routefront certify run=DIR data.queries=F data.outcomes=F baseline=TIER|DIR|CONFIG|litellm-stock [margin=0.02]
 
-Does the run's policy lose quality against the baseline, in any slice, on queries that the search never saw? Prompts of
-the run's tune split are left out (and of its validation split after choose=certified).
+Does the run's policy lose quality against the baseline, in any slice, on queries that the search never saw? Both ways
+of routing are held against the same recorded answers. Prompts of the run's tune split are left out (and of its
+validation split after choose=certified: tune with split.tune=0.5 split.validate=0.25 to keep some).
   pass       a loss below the margin is shown overall and in every covered slice, and every constraint holds (exit 0)
   fail       a loss is shown in some slice (Holm), or a constraint is shown to be broken (exit 3); a loss shown to lie
              below a margin that you gave is tolerated, without one every shown loss fails

@@ -38,8 +38,10 @@ from toolkit.zero_router import zero_router_of
 
 
 def prompt_keys(table: OutcomeTable) -> Sequence[str]:
-    """`N` prompts, or identifiers where there are no prompts."""
-    return table.queries.prompt if table.queries.prompt is not None else table.queries.query_id.tolist()
+    """`N` prompts, white space made even, or identifiers where there are no prompts."""
+    if table.queries.prompt is None:
+        return [str(key) for key in table.queries.query_id]
+    return [" ".join(prompt.split()) for prompt in table.queries.prompt]
 
 
 def prompt_hash(key: str) -> str:

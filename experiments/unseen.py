@@ -111,7 +111,7 @@ def unseen_rows(
     if len(kept) == 0:
         raise InputDataError(
             f"run {run} has seen every query of this data ({' and '.join(n for n in SPLITS if out[n].any())}); certify "
-            "on queries it has not seen"
+            "on other queries, or leave some out when tuning: split.tune=0.5 split.validate=0.25"
         )
     return kept, {name: int(out[name].sum()) for name in SPLITS}
 

@@ -830,3 +830,23 @@ def test_a_seen_session_is_seen_whatever_it_asks(tmp_path):
         _hash=[],
     )
     assert unseen_rows(tmp_path / "run", renamed, settings, 0)[1] == seen
+
+
+def test_an_earlier_fail_is_named_in_what_is_shipped(place):
+    certify(place, *data("lossy"), "baseline=large", "margin=0.08", code=3)
+    certify(place, *data("fine"), "baseline=large", "margin=0.08", code=0)
+    exported(place)
+    policy = read_policy(place / "p.json")
+    assert "fail against tier large (margin 0.08" in certificate_line(policy)
+
+
+def test_white_space_does_not_make_a_prompt_new(place):
+    table = read_recording(place / "queries.csv", place / "outcomes.csv", None).table
+    settings = RecordedData(kind="recorded", queries=None, outcomes=None, tiers="auto")
+    spaced = dataclasses.replace(
+        table,
+        queries=dataclasses.replace(table.queries, prompt=tuple(f" {p}\n" for p in table.queries.prompt or ())),
+        _hash=[],
+    )
+    expected = unseen_rows(place / "run", table, settings, 0)[1]
+    assert unseen_rows(place / "run", spaced, settings, 0)[1] == expected and expected["tune"] > 0

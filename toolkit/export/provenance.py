@@ -8,6 +8,8 @@ from typing import Any
 from toolkit.export.schema import PolicyFile
 
 MARK = "Written by routefront"
+COARSE_MARGIN = 0.05
+"""A pass without a given margin says little where some slice can resolve no less than this."""
 
 
 def provenance_lines(policy: PolicyFile, remarks: tuple[str, ...] = ()) -> list[str]:
@@ -48,6 +50,11 @@ def certificate_summary(evidence: Mapping[str, Any] | None) -> dict[str, object]
     kept = ("verdict", "baseline", "margin", "margin_given", "alpha", "n", "attempt", "created", "source", "data_hash")
     found: dict[str, object] = {name: evidence.get(name) for name in kept}
     found["sentence"] = next(iter(evidence.get("sentences") or []), None)
+    found["earlier"] = [
+        f"{e.get('verdict')} against {e.get('baseline')} (margin {e.get('margin'):.3g}, {e.get('n')} queries)"
+        for e in evidence.get("earlier") or []
+        if e.get("verdict") != "pass" and isinstance(e.get("margin"), int | float)
+    ]
     return found
 
 
@@ -61,7 +68,10 @@ def certificate_line(policy: PolicyFile) -> str:
         f"{'' if found['margin_given'] else ' (the smallest that the data resolves)'}, {found['created']}"
     )
     said = f" {found['sentence']}" if found.get("sentence") else ""
+    before = found.get("earlier") or []
+    said += f" EARLIER certifications of this policy that did not pass: {'; '.join(before)}." if before else ""
     if found["verdict"] == "pass":
-        return f"Certified: pass {where}.{said}"
+        coarse = not found["margin_given"] and float(found["margin"]) > COARSE_MARGIN
+        return f"{'WARNING: coarse: ' if coarse else 'Certified: '}pass {where}.{said}"
     word = "FAILED its certification" if found["verdict"] == "fail" else "undecided"
     return f"WARNING: {word} {where}.{said}"

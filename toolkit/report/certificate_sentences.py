@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.certify.certificate import Certificate, Criterion, LatencyChange
 from toolkit.certify.labels import SliceLabels, plan_labels
+from toolkit.export.provenance import COARSE_MARGIN
 from toolkit.report.certificate import CertificateReport
 from toolkit.report.certificate_wording import (
     aggregate_alone,
@@ -39,7 +40,7 @@ from toolkit.report.wording import (
 )
 from toolkit.statistics import Adjusted, MeanEstimate
 
-COARSE_MARGIN, FINE_MARGIN = 0.05, 0.02
+FINE_MARGIN = 0.02
 
 
 def certificate_sentences(report: CertificateReport) -> list[str]:
@@ -100,7 +101,10 @@ def _ruled_out(certificate: Certificate) -> str:
 
 
 def _failed(certificate: Certificate) -> str:
-    first, *others = [c for c in certificate.criteria if c.verdict == "fail"]
+    everywhere = all(c.verdict == "fail" for c in of_kind(certificate, "slice"))
+    order = {"slice": 1, "constraint": 2, "overall": 0 if everywhere else 3}
+    failed = [c for c in certificate.criteria if c.verdict == "fail"]
+    first, *others = sorted(failed, key=lambda c: order[c.kind])
     shown = f"shown after correction for {len(certificate.criteria)} criteria ({p_value(first.p_fail_holm)})"
     also = f"; also shown: {listed(_short_shortfall(c) for c in others)}" if others else ""
     return f"{_shortfall(first)}, {shown}{also}"

@@ -113,8 +113,8 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
     body = [
         f"<h1>{escaped(record.title)}</h1>",
         f'<p class="soft">{escaped(lead)}</p>',
-        f'<section class="verdict">{definitions_html(sentences_by_topic(record))}</section>',
         certificate_slot(),
+        f'<section class="verdict">{definitions_html(sentences_by_topic(record))}</section>',
         "<h2>Where the policy stands</h2>",
         image_html(
             pictures["front"],

@@ -224,6 +224,7 @@ def test_natural_reference_inverts_the_axes():
     assert natural_reference(axes)[0] == pytest.approx(-2.0 * 200**0.2)
 
 
+@pytest.mark.slow
 def test_isolated_restores_threads_and_generator_after_an_error():
     torch = pytest.importorskip("torch")
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()

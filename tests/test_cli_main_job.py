@@ -137,7 +137,7 @@ def text_run(workplace: Path) -> Path:
 
 @pytest.mark.parametrize("scorer", SCORERS)
 @pytest.mark.parametrize("controller", CONTROLLERS)
-@pytest.mark.parametrize("policy", ["thresholds", "utility"])
+@pytest.mark.parametrize("policy", ["thresholds", pytest.param("utility", marks=pytest.mark.slow)])
 def test_tune_leaves_what_the_contract_says(
     workplace: Path, request: pytest.FixtureRequest, policy: str, controller: str, scorer: str
 ) -> None:
@@ -317,7 +317,9 @@ def test_the_same_seed_gives_the_same_result(workplace: Path, uninterrupted: Pat
 
 
 @pytest.mark.usefixtures("plain_report")
-@pytest.mark.parametrize("policy, scorer", [("thresholds", "column"), ("utility", "text")])
+@pytest.mark.parametrize(
+    "policy, scorer", [("thresholds", "column"), pytest.param("utility", "text", marks=pytest.mark.slow)]
+)
 def test_the_same_seed_gives_the_same_sample(workplace: Path, policy: str, scorer: str) -> None:
     data = recorded(Path("queries.parquet"), Path("outcomes.parquet"))
     command = ("tune", *data, *SCORERS[scorer], f"policy={policy}", *CONTROLLERS["sobol"])

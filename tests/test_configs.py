@@ -34,7 +34,7 @@ def test_every_config_is_reached_by_a_command():
 @pytest.mark.parametrize(
     "controller",
     [
-        pytest.param(p.stem, marks=pytest.mark.slow) if p.stem in {"parego", "tutorial"} else p.stem
+        p.stem if p.stem in {"exact", "sobol"} else pytest.param(p.stem, marks=pytest.mark.slow)
         for p in sorted((CONF / "controller").glob("*.yaml"))
     ],
 )
@@ -49,6 +49,7 @@ def test_every_scenario_policy_and_controller_runs(scenario, policy, controller,
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scorer", sorted(p.stem for p in (CONF / "scorer").glob("*.yaml")))
 def test_every_scorer_runs(scorer, tmp_path):
     if scorer == "litellm" and importlib.util.find_spec("litellm") is None:
@@ -79,7 +80,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize(
-    "choice", [pytest.param(c, marks=pytest.mark.slow) if c == "tracking/wandb" else c for c in GROUPS]
+    "choice", [c if c in {"space/confidence", "lane/both"} else pytest.param(c, marks=pytest.mark.slow) for c in GROUPS]
 )
 def test_every_space_world_and_tracker_runs(choice, tmp_path):
     for package in ("litellm", "wandb"):
@@ -184,6 +185,7 @@ def test_a_sweep_lists_failed_jobs_and_compare_takes_the_rest(tmp_path):
     assert {run["controller"] for run in found["runs"]} == {"sobol", "mobo"} and len(found["skipped"]) == 2
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_at_the_end_does_not_cost_the_run(tmp_path, monkeypatch):
     from experiments import tune
     from simulators.errors import ConfigError
@@ -201,6 +203,7 @@ def test_a_tracker_that_fails_at_the_end_does_not_cost_the_run(tmp_path, monkeyp
     assert run_cli("tune", *SMALL, "out=run", cwd=tmp_path).exit_code == 0
 
 
+@pytest.mark.slow
 def test_evaluate_keeps_the_world_of_the_run(tmp_path):
     queue = ("world=queue", "world.slots={standard: 2}", "world.rate_per_s=0.5", "controller=sobol", "budget=30")
     code, _, err = run_cli("tune", *queue, *SMALL, "choose=max_quality", "out=run", cwd=tmp_path)
@@ -212,6 +215,7 @@ def test_evaluate_keeps_the_world_of_the_run(tmp_path):
     assert tiers["standard"]["latency_s"]["p95"] > 100 > tiers["fast"]["latency_s"]["p95"]
 
 
+@pytest.mark.slow
 def test_compare_refuses_other_worlds(tmp_path):
     for rate in (1, 3):
         queue = (

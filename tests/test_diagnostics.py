@@ -351,6 +351,7 @@ def test_diagnose_from_end_to_end(recording):
     assert not [name for name in found if name.startswith("_")]
 
 
+@pytest.mark.slow
 def test_tune_keeps_and_shows_the_same_diagnostics(recording):
     options = (*RECORDED, "scorer=text")
     code, out, err = run_cli("tune", *options, "out=run", cwd=recording)

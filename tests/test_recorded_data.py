@@ -63,6 +63,7 @@ def test_in_sample_scores_would_miss_the_floor_and_out_of_fold_ones_do_not_flatt
     assert abs(out_of_fold - new) < 0.1
 
 
+@pytest.mark.slow
 def test_a_router_that_cannot_help_is_said_so(data_dir, tmp_path):
     options = ("scorer=text", "policy=utility", "out=run", "--json")
     code, out, err = run_cli("tune", *recorded(data_dir, "routerarena"), *options, cwd=tmp_path)
@@ -73,6 +74,7 @@ def test_a_router_that_cannot_help_is_said_so(data_dir, tmp_path):
     assert "is also the cheapest" in report
 
 
+@pytest.mark.slow
 def test_latency_without_costs(data_dir, tmp_path):
     tiers = "data.tiers=[claude-3-haiku-20240307,gpt-4o-mini-2024-07-18,claude-3-5-sonnet-20240620]"
     options = ("scorer=text", "objectives=[latency_p95,quality]", "constraints.p95_ceiling_s=2.0", "out=run", "--json")

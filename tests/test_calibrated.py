@@ -243,6 +243,7 @@ def recording(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("policy", ["thresholds", "utility"])
+@pytest.mark.slow
 def test_a_confidence_floor_works_with_a_column(recording, policy):
     floor = ("calibration=platt", "policy.confidence_floor=0.7", f"policy={policy}", "controller.max_evaluations=500")
     code, _, err = run_cli("tune", *HARDNESS, *floor, "out=run", cwd=recording)

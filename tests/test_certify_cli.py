@@ -814,6 +814,7 @@ def test_force_ships_over_a_damaged_certificate(place):
     assert done.exit_code == 0 and "not certified" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_seen_session_is_seen_whatever_it_asks(tmp_path):
     write_pair(tmp_path, n=800, seed=1, session=8)
     with pytest.MonkeyPatch.context() as patch:

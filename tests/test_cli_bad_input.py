@@ -217,6 +217,7 @@ def test_bad_option_for_recorded_data(recording: Path, case: str) -> None:
         (["objectives=[quality]", "policy=utility"], "cost_usd"),
     ],
 )
+@pytest.mark.slow
 def test_what_the_data_does_not_know_cannot_be_asked(tmp_path: Path, args: list[str], fragment: str) -> None:
     write_recording(tmp_path, ".csv", n=60, cost=False, latency=False)
     command = (*RECORDED, "scorer=column", "scorer.column=hardness", "data.tiers=[small,medium,large]", "out=run")

@@ -348,6 +348,7 @@ def test_a_sweep_has_a_folder_per_job(workplace: Path, uninterrupted: Path) -> N
         ("data.n_queries=300", "controller=sobol", "budget=8", "seed=0,1", "out=sweep", "-m"),
     ],
 )
+@pytest.mark.slow
 def test_a_sweep_wherever_its_flag_stands(tmp_path: Path, args: tuple[str, ...]) -> None:
     done("tune", *args, cwd=tmp_path)
     assert {p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir()} == {"0", "1"}
@@ -358,6 +359,7 @@ def test_a_sweep_wherever_its_flag_stands(tmp_path: Path, args: tuple[str, ...])
 
 @pytest.mark.usefixtures("plain_report")
 @pytest.mark.parametrize("kept", [0.0, 0.37, 0.999])
+@pytest.mark.slow
 def test_a_run_cut_off_in_the_middle_of_a_line_resumes(workplace: Path, uninterrupted: Path, kept: float) -> None:
     """What a kill leaves: a journal that ends within a line, and nothing that is written after the search."""
     name = f"cut-{kept}"

@@ -128,6 +128,7 @@ class TestNumbers:
         assert found["runs"][0]["regret_to_exact"] == pytest.approx(1.21 - 0.36) == found["runs"][0]["regret"]
         assert not any("No exact run" in note for note in found["notes"])
 
+    @pytest.mark.slow
     def test_each_split_has_its_own_best(self, tmp_path):
         runs = []
         for seed, quality in enumerate((0.5, 0.9)):
@@ -165,6 +166,7 @@ class TestControllers:
         assert pair["p_value"] == pytest.approx(stats.wilcoxon(np.array(sobol) - other).pvalue) == pair["p_holm"]
         assert not any("no evidence" in note for note in found["notes"])
 
+    @pytest.mark.slow
     def test_too_few_seeds_for_a_test(self, tmp_path):
         runs = [*write_seeds(tmp_path, "sobol", [0.5, 0.6]), *write_seeds(tmp_path, "mobo", [0.6, 0.7, 0.8], 1)]
         found = call(runs, tmp_path / "out")
@@ -322,6 +324,7 @@ class TestOutput:
         assert [row["run"] for row in rows] == ["a", "b"] and float(rows[0]["hypervolume"]) == pytest.approx(0.36)
         assert "course" not in rows[0] and rows[0]["regret_to_exact"] == ""
 
+    @pytest.mark.slow
     def test_equal_input_gives_equal_bytes(self, two, tmp_path):
         call(two, tmp_path / "x")
         call(two, tmp_path / "y")

@@ -135,6 +135,7 @@ def test_race_runs(tmp_path):
         (("output=null",), "output is not set"),
     ],
 )
+@pytest.mark.slow
 def test_race_says_what_is_wrong(options, said, tmp_path):
     base = ("problems=[synthetic]", "output=race")
     code, _, err = run_cli("race", *base, *options, cwd=tmp_path)

@@ -379,6 +379,7 @@ def test_tune_keeps_and_shows_the_same_diagnostics(recording):
         (("scorer.column=absent",), "absent"),
     ],
 )
+@pytest.mark.slow
 def test_what_diagnose_does_not_read_is_refused_in_one_line(recording, options, said):
     code, out, err = run_cli("diagnose", *RECORDED, "scorer=column", "scorer.column=hardness", *options, cwd=recording)
     assert (code, out, err.count("\n")) == (2, "", 1) and said in err

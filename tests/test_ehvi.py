@@ -127,6 +127,7 @@ class TestAgainstSampling:
     @pytest.mark.parametrize("c", [0, 2])
     @pytest.mark.parametrize("floors", [False, True])
     @pytest.mark.parametrize("m", [1, 2, 3])
+    @pytest.mark.slow
     def test_floors_and_constraints(self, m, floors, c):
         _, arguments = make_case(m, c, r=3, floors=floors, count=5)
         mean, sd, boxes, floor, slack_mean, slack_sd = arguments

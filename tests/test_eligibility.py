@@ -445,6 +445,7 @@ def run(request, tmp_path_factory, plain_report):
 
 
 class TestTheLaneOnTheCommandLine:
+    @pytest.mark.slow
     def test_the_policy_carries_the_lane_and_the_evidence(self, run):
         folder, said = run
         policy = read_policy(folder / "run" / "policy.json")
@@ -572,6 +573,7 @@ def recording(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.slow
 def test_what_cannot_work_is_one_line(case, recording):
     args, fragments = REFUSED[case]
     before = snapshot(recording)

@@ -157,6 +157,7 @@ def test_one_outlier_does_not_merge_the_other_scores():
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.slow
 def test_a_figure_does_not_depend_on_how_many_candidates_are_evaluated_with_it(n):
     """Else a resumed search, which evaluates other batches, would not repeat the uninterrupted one."""
     rng = np.random.default_rng(5)

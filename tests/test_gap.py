@@ -363,6 +363,7 @@ def recording(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tune_measures_noise_with_a_second_outcomes_file(recording):
     code, out, err = run_cli("tune", *RECORDED, *HARDNESS, "data.repeats=repeats.csv", "out=run", cwd=recording)
     assert code == 0, err

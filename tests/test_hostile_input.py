@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     return folder, data
 
 
+@pytest.mark.slow
 def test_the_order_of_json_keys_does_not_change_a_policy(run, tmp_path):
     path = run[0] / "run" / "policy.json"
     sorted_path = tmp_path / "policy.json"

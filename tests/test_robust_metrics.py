@@ -510,6 +510,7 @@ def tune(folder, name, *args):
 
 
 @pytest.mark.parametrize("name", TUNED)
+@pytest.mark.slow
 def test_tune_with_each_as_objective_and_constraint(name, tmp_path, monkeypatch):
     monkeypatch.setattr(tune_output, "write_report", lambda path, record: {})
     _, folder = tune(tmp_path, "run", f"objectives=[cost,{name}]", TUNED[name])

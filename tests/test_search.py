@@ -78,6 +78,7 @@ class TestControllerContract:
         rows = {row.tobytes() for row in result.evaluation.params}
         assert len(rows) == len(result.evaluation)
 
+    @pytest.mark.slow
     def test_same_seed_same_result(self, name, kind):
         first, second = (run_search(p, CONTROLLERS[name](p)) for p in (make_problem(kind), make_problem(kind)))
         np.testing.assert_array_equal(first.evaluation.params, second.evaluation.params)

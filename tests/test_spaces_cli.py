@@ -294,6 +294,7 @@ def recording(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.slow
 def test_what_cannot_work_is_one_line(case, recording):
     args, fragments = REFUSED[case]
     line = refused(recording, "tune", *args, "out=run")

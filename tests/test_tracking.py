@@ -324,6 +324,7 @@ def test_a_failed_run_is_finished_as_failed_and_the_error_goes_on(clean_wandb, t
     assert run["history"][0]["search/hypervolume"] == 0.5
 
 
+@pytest.mark.slow
 def test_environment_may_only_make_it_more_private(clean_wandb, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with start(tmp_path / "disabled", mode="online") as tracker:

@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,6 +221,11 @@ def labels_needed(sd: float, margin: float, *, alpha: float, power: float, reach
     def enough(n: int) -> bool:
         return _shift(n, reach) + (_student(n - 1, alpha) + normal) * _error(sd, n, reach) <= margin
 
+    return smallest(enough)
+
+
+def smallest(enough: Callable[[int], bool]) -> int:
+    """The smallest whole number, at least 2, from which on `enough` holds."""
     low, high = 1, 2
     while not enough(high):
         low, high = high, 2 * high

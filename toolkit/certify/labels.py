@@ -16,7 +16,7 @@ from simulators.errors import ConfigError
 from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.intervals import DIFFERENCE
 from toolkit.evaluation.slices import Coverage
-from toolkit.statistics import MeanEstimate, estimate_mean, labels_needed, power_to_show, resolved_margin
+from toolkit.statistics import MeanEstimate, estimate_mean, labels_needed, power_to_show, resolved_margin, smallest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,13 +164,7 @@ def _queries_needed(
             joint *= power_to_show(s.sd / np.sqrt(s.cluster_size), clusters, margin, alpha=alpha, reach=reach[s.name])
         return joint >= power
 
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return smallest(enough)
 
 
 def differences_per_slice(

@@ -33,7 +33,6 @@ from toolkit.report.certificate import CertificateReport
 
 EVIDENCE = "evidence.json"
 SECTION = "certificate.html"
-_OF_A_RUN = ("run.json", "config.yaml", "policy.json", "prompts_seen.json", "evaluations.jsonl", "report.html")
 _DECIDES = {
     "policy",
     "tiers",
@@ -103,16 +102,16 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
         "alpha": settings.alpha,
         "minimum": settings.slices.minimum,
     }
-    trials = {tuple(e.get(name) for name in trial) for e in earlier if e.get("baseline") == trial["baseline"]}
-    trials.add(tuple(trial.values()))
+    same = [e for e in earlier if e.get("baseline") == trial["baseline"]]
+    alpha_of = {tuple(e.get(name) for name in trial): float(e["alpha"]) for e in (*same, trial)}
     report = CertificateReport(
         certificate=certificate,
         policy=str(folder),
         baseline=compared.baseline.label,
         source=table.source,
         created=now(),
-        attempt=len(trials),
-        false_pass_at_most=min(1.0, sum(float(t[3] or settings.alpha) for t in trials)),
+        attempt=len(alpha_of),
+        false_pass_at_most=min(1.0, sum(alpha_of.values())),
         notes=compared.notes,
     )
     found = {**_evidence(report, digest, table.data_hash, earlier), "minimum": settings.slices.minimum}
@@ -179,6 +178,7 @@ def _is_certificate(found: object) -> bool:
         and isinstance(found.get("margin"), int | float)
         and isinstance(found.get("earlier"), list)
         and all(isinstance(e, dict) for e in found["earlier"])
+        and all(isinstance(e.get("alpha"), int | float) for e in (found, *found["earlier"]))
     )
 
 
@@ -195,18 +195,26 @@ def _write_section(run: Path, report: CertificateReport) -> bool:
     """Put the certificate into the run's report, and keep it for a report that is written again."""
     from toolkit.report.certificate_html import certificate_section
 
-    write_text(run / SECTION, certificate_section(report))
-    return show_certificate(run)
+    section = certificate_section(report)
+    write_text(run / SECTION, section)
+    return _insert(run, section)
 
 
-def show_certificate(run: Path) -> bool:
-    """Put the kept section of a valid certificate into the run's report; False where there is no place for it."""
+def show_certificate(run: Path) -> None:
+    """Put the kept section of a certificate that is still valid into the run's report."""
+    section = run / SECTION
+    if section.is_file() and read_evidence(run) is not None:
+        _insert(run, section.read_text(encoding="utf-8"))
+
+
+def _insert(run: Path, section: str) -> bool:
+    """Whether the run has a report with a place for the section."""
     from toolkit.report.certificate_html import with_certificate
 
-    path, section = run / "report.html", run / SECTION
-    if not path.is_file() or not section.is_file() or read_evidence(run) is None:
+    path = run / "report.html"
+    if not path.is_file():
         return False
-    page = with_certificate(path.read_text(encoding="utf-8"), section.read_text(encoding="utf-8"))
+    page = with_certificate(path.read_text(encoding="utf-8"), section)
     if page is None:
         return False
     write_text(path, page)
@@ -226,9 +234,8 @@ def check_outside(output: Path, settings: CertifySettings) -> None:
 
 
 def input_files(settings: CertifySettings) -> list[str | None]:
-    """What a command reads and must not overwrite: the data, the baseline, what is left of the run."""
-    run = [] if settings.run is None else [str(Path(settings.run) / name) for name in _OF_A_RUN]
-    return [*data_files(settings.data), settings.baseline, *run]
+    """What a command reads and must not overwrite, run folders aside: the data and the baseline."""
+    return [*data_files(settings.data), settings.baseline]
 
 
 def compare_policies(settings: CertifySettings) -> Compared:

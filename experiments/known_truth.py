@@ -23,6 +23,7 @@ from toolkit.certify.certificate import Certificate, certify
 from toolkit.certify.intervals import UNIT, Interval, mean_interval, quantile_interval, two_sided, worst_interval
 from toolkit.certify.labels import differences_per_slice, plan_labels
 from toolkit.evaluation.slices import coverage
+from toolkit.report.certificate_wording import aggregate_alone
 from toolkit.statistics import estimate_mean
 
 MINIMUM = 30
@@ -99,11 +100,7 @@ def tally(certificates: Iterator[Certificate], replications: int) -> Tally:
     ours, alone = dict.fromkeys(VERDICTS, 0.0), dict.fromkeys(VERDICTS, 0.0)
     for found in certificates:
         ours[found.verdict] += 1 / replications
-        overall = found.criteria[0]
-        alpha = found.labels.alpha
-        alone["pass" if overall.p_pass <= alpha else "fail" if overall.p_fail <= alpha else "undecided"] += (
-            1 / replications
-        )
+        alone[aggregate_alone(found)] += 1 / replications
     return Tally(certificate=ours, aggregate=alone)
 
 

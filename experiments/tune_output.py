@@ -21,7 +21,7 @@ from experiments.settings import TuneSettings
 from experiments.under_load import world_file
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence
-from toolkit.certify.intervals import DIFFERENCE, clusters, mean_interval
+from toolkit.certify.intervals import DIFFERENCE, mean_interval
 from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import coverage
@@ -236,7 +236,7 @@ def _stock(settings: TuneSettings, prepared: Prepared, tier: IntArray) -> tuple[
     rows = np.arange(prepared.validate.n_queries)
     gain = mean_interval(
         prepared.validate.quality[rows, tier] - prepared.validate.quality[rows, validate],
-        clusters(prepared.validate),
+        prepared.validate.cluster_code,
         bounds=DIFFERENCE,
     )
     saved = prepared.validate.cost_usd[rows, tier].mean() / prepared.validate.cost_usd[rows, validate].mean()

@@ -539,7 +539,7 @@ BAD = {
     "no slice to judge": ([*data("few"), "baseline=large", "slices.minimum=5000"], ["slices.minimum"]),
     "output is a folder": ([*data("few"), "baseline=large", "output=run"], ["output=run is a folder"]),
     "output is an input": ([*data("few"), "baseline=large", "output=few/queries.csv"], ["input"]),
-    "output is the policy": ([*data("few"), "baseline=large", "output=run/policy.json"], ["policy.json", "input"]),
+    "output is the policy": ([*data("few"), "baseline=large", "output=run/policy.json"], ["in the run folder"]),
     "output below a file": ([*data("few"), "baseline=large", "output=few/queries.csv/e.json"], ["cannot write"]),
     "no such option": ([*data("few"), "baselin=large"], ["baselin"]),
 }  # fmt: skip

@@ -5,7 +5,7 @@ Student's interval then covers far too rarely: a slice of 30 right answers has a
 pseudo-observations before the t interval is taken repair that, as [AgrestiCoull1998]_ do for a proportion. Theirs lie
 at both ends of the range; ours at the unfavourable one: the low end for a lower bound, the high end for an upper one.
 With one at each end, "the loss is below 2 points" was shown at level 0.10 instead of 0.05 where a cheap tier is never
-better than the baseline; with both at the unfavourable end the level stays below 0.05. Where values of at least
+better than the baseline; with both at the unfavourable end the level is at most 0.056. Where values of at least
 `DISTINCT` groups differ from the most common one, the sample itself shows how far values reach, and one
 pseudo-observation at its own smallest or largest value will do.
 

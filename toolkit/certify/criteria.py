@@ -28,6 +28,7 @@ from toolkit.certify.intervals import (
     UNIT,
     UNKNOWN,
     Interval,
+    group_estimates,
     quantile_interval,
     two_sided,
     worst_interval,
@@ -73,7 +74,6 @@ class Judge:
         self._table, self._coverage, self._simulated = table, coverage, simulated_latency
         self._rows = np.arange(table.n_queries)
         self._cluster = table.cluster_code
-        self._group = coverage.group_of_rows(table)
 
     def test(self, constraint: Constraint, tier: IntArray) -> ConstraintTest:
         """Test one constraint for the policy that sends query i to `tier[i]`."""
@@ -143,8 +143,7 @@ class Judge:
 
     def _per_group(self, values: FloatArray, bounds: tuple[float, float]) -> list[MeanEstimate]:
         """An estimate per covered group."""
-        members = [np.flatnonzero(self._group == g) for g in range(len(self._coverage.groups))]
-        return [estimate_mean(values[rows], self._cluster[rows], bounds) for rows in members]
+        return list(group_estimates(self._table, self._coverage, values, bounds).values())
 
     @staticmethod
     def _worst(groups: list[MeanEstimate], limit: float) -> tuple[Interval, float, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from simulators.outcomes import FloatArray, OutcomeTable
 from toolkit.certify.discrimination import auc_interval, average_precision_interval
 from toolkit.certify.hindsight import SupportedThresholds, best_at_cost, mean_figures
-from toolkit.certify.intervals import DIFFERENCE, UNKNOWN, Interval, clusters, mean_interval, zero_difference
+from toolkit.certify.intervals import DIFFERENCE, UNKNOWN, Interval, mean_interval, zero_difference
 from toolkit.certify.reliability import BINS, Reliability, equal_mass_bins, reliability
 from toolkit.evaluation.thresholds import ScoreOrder
 from toolkit.families.base import Family
@@ -202,7 +202,7 @@ def _step(
     rng: np.random.Generator,
 ) -> StepDiagnostics:
     rows = np.flatnonzero(np.isfinite(validate_score))
-    x, group = validate_score[rows], clusters(validate)[rows]
+    x, group = validate_score[rows], validate.cluster_code[rows]
     label = better_by(validate, low, high, margin)[rows]
     fitted = better_by(tune, low, high, margin)
     usable = np.isfinite(score)
@@ -289,7 +289,7 @@ def best_gain(tune: OutcomeTable, validate: OutcomeTable, family: Family, valida
     else:
         at = int(np.argmax(single))
         difference = validate.quality[rows, tier] - validate.quality[:, at]
-        gain = mean_interval(difference, clusters(validate), bounds=DIFFERENCE)
+        gain = mean_interval(difference, validate.cluster_code, bounds=DIFFERENCE)
         zero = float(validate.quality[:, at].mean())
     return BestGain(
         policy="utility" if isinstance(family, UtilityFamily) else "thresholds",

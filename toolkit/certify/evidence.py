@@ -11,6 +11,7 @@ from toolkit.certify.intervals import (
     UNIT,
     UNKNOWN,
     Interval,
+    group_estimates,
     mean_interval,
     paired_quality,
     rank_correlation,
@@ -24,7 +25,6 @@ from toolkit.evaluation.slices import Coverage
 from toolkit.evaluation.summary import latency_summary
 from toolkit.policies.lanes import Lanes
 from toolkit.scorers.eligibility import EligibilityTarget
-from toolkit.statistics import estimate_mean
 from toolkit.zero_router import zero_router_of
 
 
@@ -213,9 +213,7 @@ def _slice_evidence(
 def _worst(table: OutcomeTable, tier: IntArray, coverage: Coverage) -> Interval:
     """Corrected for the worst slice having been picked as the worst."""
     quality = table.quality[np.arange(table.n_queries), tier]
-    group, cluster = coverage.group_of_rows(table), table.cluster_code
-    members = [np.flatnonzero(group == g) for g in range(len(coverage.groups))]
-    return worst_interval([estimate_mean(quality[rows], cluster[rows], UNIT) for rows in members])
+    return worst_interval(list(group_estimates(table, coverage, quality, UNIT).values()))
 
 
 def _constraint_evidence(

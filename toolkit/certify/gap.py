@@ -24,7 +24,7 @@ import numpy as np
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.hindsight import GRID, Best, best_at_cost, class_candidates
-from toolkit.certify.intervals import DIFFERENCE, Interval, clusters, mean_interval
+from toolkit.certify.intervals import DIFFERENCE, Interval, mean_interval
 from toolkit.certify.reliability import equal_mass_bins
 from toolkit.families.base import Family
 
@@ -193,5 +193,5 @@ def label_noise(validate: OutcomeTable, oracle: Best, gap: float, repeat: FloatA
         low, high = (share * gap for share in PUBLISHED_NOISE)
         return LabelNoise(low=low, high=high, drop=None, n=0, n_without=n)
     lost = (oracle.share[rows] * (validate.quality[rows] - repeat[rows])).sum(axis=1)
-    drop = mean_interval(lost, clusters(validate)[rows], bounds=DIFFERENCE)
+    drop = mean_interval(lost, validate.cluster_code[rows], bounds=DIFFERENCE)
     return LabelNoise(low=max(drop.low, 0.0), high=max(drop.high, 0.0), drop=drop, n=len(rows), n_without=n - len(rows))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from toolkit.evaluation.slices import Coverage
 from toolkit.statistics import MeanEstimate, estimate_mean
 from toolkit.zero_router import zero_router_of
 
@@ -47,11 +48,6 @@ class Interval:
 
 
 UNKNOWN = Interval(mean=np.nan, low=np.nan, high=np.nan)
-
-
-def clusters(table: OutcomeTable) -> IntArray:
-    """`N` codes of queries that are not independent of each other."""
-    return table.cluster_code
 
 
 def two_sided(estimate: MeanEstimate, confidence: float = CONFIDENCE) -> Interval:
@@ -148,6 +144,15 @@ def _effective_size(indicator: np.ndarray, group: IntArray) -> float:
     sums, n = np.bincount(code, weights=values - values.mean()), len(values)
     inflation = g / (g - 1) * float((sums**2).sum()) / (n / (n - 1) * n * variance)
     return n / max(inflation, 1.0)
+
+
+def group_estimates(
+    table: OutcomeTable, coverage: Coverage, values: FloatArray, bounds: tuple[float, float]
+) -> dict[str, MeanEstimate]:
+    """Covered group -> estimate of the mean of `values: N` over its queries."""
+    group = coverage.group_of_rows(table)
+    members = {name: np.flatnonzero(group == g) for g, name in enumerate(coverage.groups)}
+    return {name: estimate_mean(values[rows], table.cluster_code[rows], bounds) for name, rows in members.items()}
 
 
 def paired_quality(table: OutcomeTable, tier: IntArray, other: int, rows: IntArray) -> Interval:

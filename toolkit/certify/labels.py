@@ -14,9 +14,9 @@ import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import IntArray, OutcomeTable
-from toolkit.certify.intervals import DIFFERENCE
+from toolkit.certify.intervals import DIFFERENCE, group_estimates
 from toolkit.evaluation.slices import Coverage
-from toolkit.statistics import MeanEstimate, estimate_mean, labels_needed, power_to_show, resolved_margin, smallest
+from toolkit.statistics import MeanEstimate, labels_needed, power_to_show, resolved_margin, smallest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +177,9 @@ def differences_per_slice(
         tier, baseline: `N` tiers of each.
         coverage: Covered groups of `table`.
     """
-    rows, cluster = np.arange(table.n_queries), table.cluster_code
+    rows = np.arange(table.n_queries)
     difference = table.quality[rows, tier] - table.quality[rows, baseline]
-    group = coverage.group_of_rows(table)
-    members = {name: np.flatnonzero(group == g) for g, name in enumerate(coverage.groups)}
-    return {name: estimate_mean(difference[at], cluster[at], DIFFERENCE) for name, at in members.items()}
+    return group_estimates(table, coverage, difference, DIFFERENCE)
 
 
 def widest_differences(

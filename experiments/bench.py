@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from experiments.console import progress
+from experiments.contention_bench import CONTENTION_CASES, run_contention_case
+from experiments.event_bench import EVENT_CASES, run_event_case
 from experiments.files import write_json
 from experiments.loading import required
 from experiments.search_bench import SEARCH_CASES, run_search_case
@@ -52,7 +54,7 @@ CASES = {
 def run_bench(settings: BenchSettings, *, quiet: bool = False) -> dict[str, Any]:
     """Run the cases whose names contain one of the given words; write and return the rows."""
     output = Path(required(settings.output, "output"))
-    known = (*CASES, *SEARCH_CASES)
+    known = (*CASES, *SEARCH_CASES, *CONTENTION_CASES, *EVENT_CASES)
     names = [name for name in known if any(word in name for word in settings.cases)]
     if not names:
         raise ConfigError(f"cases={settings.cases} matches none of {list(known)}")
@@ -61,6 +63,10 @@ def run_bench(settings: BenchSettings, *, quiet: bool = False) -> dict[str, Any]
         for i, name in enumerate(names):
             if name in SEARCH_CASES:
                 rows += run_search_case(name, settings.runs, settings.seed)
+            elif name in CONTENTION_CASES:
+                rows += run_contention_case(name, settings.runs, settings.seed)
+            elif name in EVENT_CASES:
+                rows += run_event_case(name, settings.runs, settings.seed)
             else:
                 rows += _run_case(name, CASES[name], settings.runs, settings.seed)
             update(i + 1, len(names))

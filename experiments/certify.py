@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.baselines import Baseline, RunBaseline, find_baseline
+from experiments.baselines import Baseline, RunBaseline, TierBaseline, find_baseline
 from experiments.console import busy, say
 from experiments.evaluate import world_of
 from experiments.files import checked_output, write_json, write_text
 from experiments.loading import data_files, load_data, required
+from experiments.router import base_kind
 from experiments.run_folder import now
 from experiments.runs import FinishedRun, open_finished
 from experiments.settings import CertifySettings, ScenarioData
@@ -27,6 +28,7 @@ from simulators.outcomes import IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.certify.certificate import certify
 from toolkit.evaluation.constraints import restore_constraints
+from toolkit.evaluation.contention import without_router
 from toolkit.evaluation.slices import coverage
 from toolkit.export.schema import read_policy
 from toolkit.report.certificate import CertificateReport
@@ -54,7 +56,7 @@ class Compared:
     Attributes:
         run: The policy's run.
         baseline: What it is compared with.
-        table: Unseen queries, on the tiers of both.
+        table: Unseen queries, on the tiers of both, without any router's time and money.
         tier, other: `N` tiers of policy and baseline.
         notes: Sentences on the data.
     """
@@ -66,6 +68,14 @@ class Compared:
     other: IntArray
     notes: tuple[str, ...]
 
+    def baseline_table(self) -> OutcomeTable:
+        """The queries behind the baseline's own router: a run's, or the policy's where both are LiteLLM's."""
+        if isinstance(self.baseline, RunBaseline):
+            return self.baseline.run.policy.behind_router(self.table)
+        if isinstance(self.baseline, TierBaseline) or base_kind(self.run.policy.scorer) != "litellm":
+            return self.table
+        return self.run.policy.behind_router(self.table)
+
 
 def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
     """Certify and write the evidence; the second value is the exit code of the verdict."""
@@ -73,12 +83,19 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
     check_outside(output, settings)
     with busy("Routing the queries with policy and baseline", quiet=quiet):
         compared = compare_policies(settings)
-    table, policy = compared.table, compared.run.policy
+    policy = compared.run.policy
+    table, theirs = policy.behind_router(compared.table), compared.baseline_table()
     world = world_of(policy, table, settings.seed)
     latency = None
     if world is not None:
         rows = np.arange(table.n_queries)
-        tables = [(under_load(table, world, tier), tier) for tier in (compared.tier, compared.other)]
+        world_theirs = world_of(policy, theirs, settings.seed) or world
+        if theirs.router_delay_s is None:
+            world_theirs = without_router(world_theirs)
+        tables = [
+            (under_load(table, world, compared.tier), compared.tier),
+            (under_load(theirs, world_theirs, compared.other), compared.other),
+        ]
         latency = (tables[0][0].latency_s[rows, tables[0][1]], tables[1][0].latency_s[rows, tables[1][1]])
     certificate = certify(
         table,
@@ -92,12 +109,13 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
         rng=spawn_rng(settings.seed, "certify"),
         most_unjudged=settings.most_unjudged,
         latency=latency,
+        baseline_table=theirs,
     )
     folder = compared.run.path
-    digest, earlier = policy_digest(folder), _earlier(folder)
+    digest, earlier, data_hash = policy_digest(folder), _earlier(folder), compared.table.data_hash
     trial = {
         "baseline": compared.baseline.label,
-        "data_hash": table.data_hash,
+        "data_hash": data_hash,
         "margin": certificate.labels.margin,
         "alpha": settings.alpha,
         "minimum": settings.slices.minimum,
@@ -114,7 +132,7 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
         false_pass_at_most=min(1.0, sum(alpha_of.values())),
         notes=compared.notes,
     )
-    found = {**_evidence(report, digest, table.data_hash, earlier), "minimum": settings.slices.minimum}
+    found = {**_evidence(report, digest, data_hash, earlier), "minimum": settings.slices.minimum}
     replaced = output.exists()
     write_json(output, found)
     if output.resolve() != (folder / EVIDENCE).resolve():
@@ -136,6 +154,8 @@ def policy_digest(run: Path) -> str:
     """SHA-256 of what a run's policy decides by: what a certificate is valid for."""
     policy = read_policy(run / "policy.json")
     decides = {**policy.model_dump(mode="json", include=_DECIDES), "files": _contents(run / "scorer")}
+    if policy.router is not None:
+        decides["router"] = policy.router.model_dump(mode="json")
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

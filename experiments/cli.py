@@ -5,6 +5,7 @@ Everything heavy, Hydra included, is imported only once a command is known, so t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -57,11 +58,13 @@ def _run(command: str, rest: list[str]) -> int:
     os.environ.setdefault("LITELLM_LOG", "ERROR")
     as_json = "--json" in rest
     os.environ["ROUTEFRONT_QUIET"] = "1" if as_json else ""
-    from experiments.hydra_app import all_overrides, check_sweep, parse_arguments, run_hydra
+    from experiments.hydra_app import all_overrides, check_sweep, for_hydra, parse_arguments, run_hydra
+    from experiments.scenario_file import with_scenario_files
     from simulators.errors import RoutefrontError
 
     try:
-        arguments = parse_arguments([word for word in rest if word != "--json"])
+        arguments = parse_arguments(for_hydra(command, [word for word in rest if word != "--json"]))
+        arguments = dataclasses.replace(arguments, overrides=with_scenario_files(arguments.overrides))
         overrides = all_overrides(arguments)
         if arguments.multirun:
             check_sweep(command, overrides)

@@ -55,7 +55,8 @@ def _refuse_ignored(settings: DiagnoseSettings) -> None:
     given = [name for name, value in settings.constraints.items() if value not in (None, [])]
     if given:
         raise ConfigError(f"diagnose looks at the score alone and bounds nothing; unset constraints.{given[0]}")
-    if settings.world.kind != "none" or settings.tracking.kind != "none" or settings.space.kind != "policy":
+    contended = settings.world.kind not in {"auto", "none"}
+    if contended or settings.tracking.kind != "none" or settings.space.kind != "policy":
         raise ConfigError("diagnose looks at the score alone; use space=policy world=none tracking=none")
     if settings.choose != "auto" or settings.out is not None:
         raise ConfigError("diagnose chooses nothing and writes output=FILE; unset choose and out")

@@ -11,17 +11,27 @@ from pydantic import ValidationError
 from experiments.console import say
 from experiments.files import checked_output, write_json
 from experiments.loading import data_files, load_data
+from experiments.router import budgets_of
 from experiments.runs import open_finished
-from experiments.settings import EvaluateSettings, QueueSettings
+from experiments.settings import EvaluateSettings
 from experiments.tune_output import evidence_dict, prompt_hashes
-from experiments.under_load import make_world, metrics_under_load, single_tier_p95, under_load
+from experiments.under_load import (
+    estimator_under_load,
+    judged,
+    metrics_under_load,
+    single_tier_p95,
+    world_from_file,
+    world_on,
+    zero_in_world,
+)
 from experiments.unseen import prompts_seen
 from simulators.errors import InputDataError
 from simulators.outcomes import OutcomeTable
 from simulators.seeds import spawn_rng
+from simulators.world import World
 from toolkit.certify.evidence import gather_evidence
 from toolkit.evaluation.constraints import restore_constraints
-from toolkit.evaluation.contention import QueueWorld
+from toolkit.evaluation.contention import with_capacity
 from toolkit.evaluation.slices import coverage
 from toolkit.export.schema import PolicyFile
 from toolkit.scorers.eligibility import target_of
@@ -33,18 +43,25 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     run = open_finished(settings.run)
     data = load_data(settings.data, settings.scenario, settings.seed, tiers=run.policy.tiers)
     decisions = run.decide(data.table.queries)
-    world = world_of(run.policy, data.table, settings.seed)
-    metrics = metrics_under_load(data.table, world, decisions.tier, data.n_dropped)
+    routed = run.policy.behind_router(data.table)
+    world = world_of(run.policy, routed, settings.seed)
+    table = with_capacity(routed, world)
+    cover = coverage(table, settings.slices.minimum)
+    metrics = metrics_under_load(table, world, decisions.tier, data.n_dropped)
+    loaded = judged(table, world, decisions.tier)
     evidence = gather_evidence(
-        under_load(data.table, world, decisions.tier),
+        loaded,
         decisions.tier,
         decisions.score,
-        coverage=coverage(data.table, settings.slices.minimum),
+        coverage=cover,
         constraints=restore_constraints(run.policy.constraints),
         best_single=_best_single(run.policy),
-        tier_latency_p95_s=single_tier_p95(data.table, world),
+        tier_latency_p95_s=single_tier_p95(table, world),
+        contended=estimator_under_load(table, world, decisions.tier, cover),
+        zero=zero_in_world(table, world, loaded, decisions.tier),
         lanes=(run.policy.runtime_lanes(), decisions.lane),
         target=target_of(run.scorer),
+        router_budgets_s=budgets_of(run.policy.router),
     )
     metrics["data_hash"] = data.table.data_hash
     metrics["evidence"] = evidence_dict(evidence)
@@ -64,15 +81,15 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     return metrics
 
 
-def world_of(policy: PolicyFile, table: OutcomeTable, seed: int) -> QueueWorld | None:
+def world_of(policy: PolicyFile, table: OutcomeTable, seed: int) -> World | None:
     """The contention that the policy was tuned under, on this table; None where nobody waits or times are unknown."""
     if policy.world is None or not table.has_latency:
         return None
     try:
-        settings = QueueSettings.model_validate(policy.world)
+        options = world_from_file(policy.world)
     except ValidationError as error:
         raise InputDataError(f"policy.json has a world that cannot be read: {error.errors()[0]['msg']}") from error
-    return make_world(settings, table, spawn_rng(seed, "arrivals", "evaluate"))
+    return world_on(options, table, spawn_rng(seed, "arrivals", "evaluate"))
 
 
 def _prompts_seen(run: Path, table: OutcomeTable) -> dict[str, int]:

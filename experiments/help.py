@@ -7,6 +7,8 @@ usage: routefront COMMAND [option=value ...] [--json] [-m]
 
   tune      find the best thresholds on your recorded answers (or a scenario), validate them, write a report
   evaluate  a finished run on other data
+  calibrate recordings, traces and latency measurements become a scenario of your own
+  simulate  a policy on a scenario's traffic, at several loads: quality, cost, latency, errors
   route     one decision per query of a file, with score and reason
   export    the chosen policy as a gateway's own config (litellm, json)
   certify   does the policy lose quality against a baseline, in any slice? pass, fail or undecided, on unseen data
@@ -34,6 +36,7 @@ routefront tune [option=value ...]: find, choose and validate a policy; writes a
 
 Data
   data=scenario scenario=hybrid_api       the embedded scenario (default); data.n_queries=4000
+      scenario=FILE.yaml: one of your own, such as routefront calibrate writes
   data=recorded data.queries=F data.outcomes=F [data.tiers=[cheap,...,dear]|auto] [data.prices=F]
       queries:  query_id, prompt; optional slice, session_id, turn, numeric signal columns
       outcomes: query_id, model, score in [0, 1]; optional slice, cost_usd, latency_s, input_tokens, output_tokens
@@ -42,6 +45,9 @@ Data
 Score (what the router sees before any answer exists)
   scorer=scenario|text|litellm|column     text is learned from your prompts; litellm is the gateway's own heuristic;
                                           column takes scorer.column=NAME from the queries file
+  scorer=rules|classifier|llm_router|memory   a router of the scenario (+routers@scenario.routers=s1 where it has none)
+  router.delay_s=0.012 router.usd_per_query=1e-5 router.token_tax=0.03   what deciding takes, whatever the scorer: in
+                                          every figure of a policy, in none of single tiers or of mixing at random
 Policy
   policy=thresholds|utility               thresholds on the score, or quality - lambda * cost per tier
   policy.confidence_floor=0.75            below it: policy.low_confidence_tier (default: the dearest)
@@ -61,8 +67,8 @@ Goal
   objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS,
                                           worst_slice_lcb, slice_cvar:SHARE, slice_loss:TIER, slice_loss_ucb:TIER
   constraints.quality_floor=0.9           also slice_floor, slice_floor_lcb (its lower 95 % bound), cost_ceiling_usd,
-                                          mean_latency_ceiling_s, p50_ceiling_s, p95_ceiling_s, p99_ceiling_s, and
-                                          any other as
+                                          mean_latency_ceiling_s, p50_ceiling_s, p95_ceiling_s, p99_ceiling_s,
+                                          router_budget_s (p95 of the router's own delay), and any other as
   'constraints.bounds=["quality@SLICE >= 0.9","latency_p95@SLICE <= 2.5","share_over:5 <= 0.01"]'
   'constraints.bounds=["slice_cvar:0.3 >= 0.85","slice_loss:TIER <= 0.02","slice_loss_ucb:TIER <= 0.05"]'
                                           the worst 30 % of the traffic by slice; loss to a single tier in any slice
@@ -87,6 +93,41 @@ routefront evaluate run=DIR data.queries=F data.outcomes=F [output=metrics.json]
   data.queries, data.outcomes as for tune; the tiers are the policy's
   data=scenario seed=7        a fresh draw of the scenario instead
   slices.minimum=30           coverage below which a slice is not judged alone
+""",
+    "calibrate": """\
+routefront calibrate data.queries=F data.outcomes=F [traces=F] [latency=F] output=scenario.yaml
+
+A scenario fitted to what you recorded, to be used as scenario=scenario.yaml in tune, simulate and the rest. Every number
+has its source beside it; scenario.html and scenario.json hold recorded against fitted. Nothing is fitted to what the
+data does not hold: where a scenario needs more, one line says what is missing and which option states it.
+  data.queries, data.outcomes, data.tiers, data.prices   as for tune; prices are fitted to costs and tokens, or data.prices
+  latency=F                   ttft_s, latency_s; optional output_tokens, inter_token_latency_s, model, provider,
+                              error_code (rows that have one count as failed). Without: latency_s of the outcomes
+  latency_models={TIER: MODEL}   where the file calls the tiers otherwise; MODEL@PROVIDER for one provider's rows
+  traces=F                    arrival_s; optional input_tokens, output_tokens
+  arrivals=auto|poisson|gamma|weibull|diurnal|replay   lengths=recorded|histogram|trace
+  rate_per_s=2 duration_s=3600   Poisson arrivals instead of a trace     'slots={TIER: 8}'   requests served at once
+  reasoning=[TIER]            its tokens beyond those of the reference tier are hidden reasoning; reference=TIER
+  assume.tokens_per_s=50 or 'assume.tokens_per_s={TIER: 50}', assume.ttft_s, ttft_sigma, input_tokens, input_sigma,
+  output_tokens, output_sigma, classifier_agreement=0.85   what no file holds; each is written as an assumption
+  slices.minimum=30           slices with fewer queries are pooled
+  name=NAME check_queries=20000 seed=1
+""",
+    "simulate": """\
+routefront simulate run=DIR|policy=F|shares=[0.6,0.3,0.1] scenario=NAME [load=0.5,1,2,4] [output=metrics.json]
+
+A policy on the traffic of a scenario: requests arrive, wait, are refused, time out, are tried again and fall back. Per
+load: quality, cost, latency and time to first token (mean, p50, p95, p99), share within the limit, errors, fallbacks,
+by slice, tier and station; a page with figures beside the output.
+  run=DIR | policy=F          who routes: a finished run, or a policy.json (in its folder, if its scorer has files)
+  shares=[0.6,0.3,0.1]        or no policy yet: so much of the traffic per tier, cheapest first, the harder the dearer
+                              by the scenario's own classifier
+  scenario=NAME               needs a traffic section
+  load=1                      factors of the arrival rates; 0.5,1,2,4 for several, on the same random numbers
+  replications=8              draws of queries, arrivals and errors; intervals are Student's t over them. With 1:
+                              over batches of consecutive requests, where those are long enough to be independent
+  slo_s=2.5                   limit of the service level, seconds; a failed request misses it
+  n_queries=20000 seed=1
 """,
     "route": """\
 routefront route run=DIR queries=F [output=decisions.csv] [at.quality=0.92]: decide every query of a file.
@@ -175,5 +216,8 @@ routefront bench [cases=[exact,random,search-small]] [runs=3] [output=bench.json
 
   exact, random               enumeration beside plain NumPy
   search-small, search-large  seconds per suggestion of mobo beside BoTorch's tutorial settings
+  contention-small, -large    queues: requests x candidates per second beside a heap loop, SimPy, ciw, compiled float64
+  contention-growth           the same from 10,000 to 1,000,000 requests and 1 to 1,024 candidates, with peak memory
+  contention-event            limits, timeouts, retries, fallback: the event-order kernel beside SimPy and plain Python
 """,
 }

@@ -34,6 +34,8 @@ _DEFAULTS = {
     "hydra.run.dir": ".",
 }
 _GROUPS = ("data", "scenario", "scorer", "policy", "lane", "space", "world", "controller", "tracking")
+_LISTS = {"simulate": ("load", "shares")}
+_RENAMED = {("simulate", "policy"): "policy_file"}
 _FLAGS = {"-m", "--multirun", "--resolve", "--hydra-help"}
 _FLAGS_WITH_VALUE = {"-c", "--cfg", "-p", "--package", "-i", "--info", "-cd", "--config-dir"}
 
@@ -77,6 +79,21 @@ class Arguments:
 
 
 _OUTCOME = Outcome()
+
+
+def for_hydra(command: str, words: list[str]) -> list[str]:
+    """The words as Hydra must see them.
+
+    A list such as `load=0.5,1,2` becomes `load=[0.5,1,2]`, because it is no sweep here; an option that is called like a
+    config group gets the name that it has in the command's config.
+    """
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in _LISTS.get(command, ()) and "," in value and not value.startswith("["):
+            value = f"[{value}]"
+        found.append(_RENAMED.get((command, name), name) + equals + value)
+    return found
 
 
 def parse_arguments(words: list[str]) -> Arguments:
@@ -229,6 +246,11 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
         from experiments.power import run_power
 
         return run_power(s.parse_settings(s.PowerSettings, raw), quiet=quiet)
+    if command == "simulate":
+        from experiments.simulate import run_simulate
+        from experiments.simulate_settings import SimulateSettings
+
+        return run_simulate(s.parse_settings(SimulateSettings, raw), quiet=quiet)
     if command == "race":
         from experiments.race import run_race
         from experiments.race_settings import RaceSettings
@@ -239,6 +261,11 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
         from experiments.compare_settings import CompareSettings
 
         return tracked_compare(s.parse_settings(CompareSettings, raw), raw, quiet=quiet)
+    if command == "calibrate":
+        from experiments.calibrate import run_calibrate
+        from experiments.calibrate_settings import CalibrateSettings
+
+        return run_calibrate(s.parse_settings(CalibrateSettings, raw), quiet=quiet)
     from experiments.bench import run_bench
 
     return run_bench(s.parse_settings(s.BenchSettings, raw), quiet=quiet)

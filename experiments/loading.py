@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
+from experiments.router import make_strategy_scorer
+from experiments.router_settings import StrategyScorerSettings
 from experiments.settings import (
     ColumnScorerSettings,
     ExactSettings,
@@ -172,6 +174,8 @@ def _base_scorer(settings: TuneSettings) -> Scorer:
         from toolkit.scorers.litellm import LiteLLMScorer
 
         return LiteLLMScorer()
+    if isinstance(chosen, StrategyScorerSettings):
+        return make_strategy_scorer(settings, chosen)
     from toolkit.scorers.signals import SignalScorer
 
     if isinstance(chosen, ColumnScorerSettings):

@@ -8,17 +8,19 @@ import numpy as np
 
 from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
 from experiments.loading import make_lanes, make_scorer, with_recall
+from experiments.router import behind_router, overhead_of
 from experiments.settings import ConfidenceSpace, EligibilitySpace, PolicySpace, SliceSpace, TuneSettings
-from experiments.under_load import make_world
+from experiments.under_load import world_on
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
 from simulators.seeds import spawn_rng
+from simulators.world import World
 from toolkit.certify.labels import LabelPlan, plan_labels, widest_differences
 from toolkit.dimensions import Dimension
 from toolkit.evaluation.constraints import Constraint
-from toolkit.evaluation.contention import QueueWorld
+from toolkit.evaluation.contention import with_capacity
 from toolkit.evaluation.estimators import AssignmentEstimator
-from toolkit.evaluation.metrics import Metric, parse_metric
+from toolkit.evaluation.metrics import ROUTER_DELAYS, Metric, parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.families.base import Deployment, Family
 from toolkit.families.eligibility import EligibilityFamily
@@ -28,6 +30,7 @@ from toolkit.pareto.axes import Axes, make_axes
 from toolkit.policies.lanes import Lanes
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import FittedScorer, ScoreTable, cross_fit
+from toolkit.scorers.overhead import RouterOverhead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class Prepared:
         validate_family: The problem's family on the validation split.
         validate_world: Contention on the validation split, or None.
         axes: Axes and reference point, from the single tiers on all data.
+        router: The time and money of the router that is in both splits, or None.
     """
 
     rows: dict[str, IntArray]
@@ -55,8 +59,9 @@ class Prepared:
     lanes: Lanes
     problem: RoutingProblem
     validate_family: Family
-    validate_world: QueueWorld | None
+    validate_world: World | None
     axes: Axes
+    router: RouterOverhead | None = None
 
     def decide(self, params: FloatArray) -> IntArray:
         """`N` tiers of the validation split under one candidate (`params: p`)."""
@@ -64,7 +69,7 @@ class Prepared:
 
 
 def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Constraint, ...]) -> Prepared:
-    """Split the table, fit the scorer on the tune split and pose the problem.
+    """Put the router's time and money into the table, split it, fit the scorer on tune and pose the problem.
 
     Raises:
         ConfigError: If the splits overlap or an option does not fit the data.
@@ -72,9 +77,17 @@ def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Cons
     shares = {"tune": settings.split.tune, "validate": settings.split.validate_}
     if sum(shares.values()) > 1 + 1e-9:
         raise ConfigError(f"split.tune + split.validate must not exceed 1; got {sum(shares.values()):g}")
+    router = overhead_of(settings, table.tiers)
+    table = behind_router(router, table)
     rows = split_by_prompt(table, shares, spawn_rng(settings.seed, "split"))
     tune, validate = table.take(rows["tune"]), table.take(rows["validate"])
+    worlds = [
+        world_on(settings.world, part, spawn_rng(settings.seed, "arrivals", name))
+        for name, part in (("tune", tune), ("validate", validate))
+    ]
+    tune, validate = with_capacity(tune, worlds[0]), with_capacity(validate, worlds[1])
     objectives = tuple(parse_metric(name) for name in settings.objectives)
+    _check_objectives(objectives)
     recipe = make_scorer(settings)
     lanes = make_lanes(settings, table.tiers)
     _check_lane(settings)
@@ -89,7 +102,7 @@ def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Cons
         objectives=objectives,
         constraints=constraints,
         coverage=coverage(tune, settings.slices.minimum),
-        world=make_world(settings.world, tune, spawn_rng(settings.seed, "arrivals", "tune")),
+        world=worlds[0],
     )
     scorer = recipe.fit(tune)
     validate_scores = scorer.predict(validate.queries)
@@ -102,8 +115,9 @@ def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Cons
         lanes=lanes,
         problem=problem,
         validate_family=family.transfer(validate_scores, validate.queries),
-        validate_world=make_world(settings.world, validate, spawn_rng(settings.seed, "arrivals", "validate")),
+        validate_world=worlds[1],
         axes=axes_of(settings, table, objectives),
+        router=router,
     )
 
 
@@ -147,12 +161,26 @@ def labels_before_search(settings: TuneSettings, prepared: Prepared) -> LabelPla
 def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metric, ...]) -> Axes:
     """Axes from the single tiers on the whole table, so that runs on the same data share them whatever their split.
 
-    Contention is left out: the range is that of the tiers themselves.
+    Contention and the router are left out: the range is that of the tiers themselves.
     """
     cover = coverage(table, settings.slices.minimum)
     single = np.repeat(np.arange(table.n_tiers, dtype=np.int8)[:, None], table.n_queries, axis=1)
-    values = AssignmentEstimator(table, cover, single).values(objectives)
+    values = AssignmentEstimator(table.bare, cover, single).values(objectives)
     return make_axes(objectives, values, margin=settings.axes.margin, bounds=settings.axes.bounds)
+
+
+def _check_objectives(objectives: tuple[Metric, ...]) -> None:
+    """Refuse what no policy changes.
+
+    Raises:
+        ConfigError: If the router's delay is an objective.
+    """
+    fixed = [m.column for m in objectives if m.base in ROUTER_DELAYS]
+    if fixed:
+        raise ConfigError(
+            f"objectives: {fixed[0]} is the same for every policy behind a router; bound it with "
+            "constraints.router_budget_s"
+        )
 
 
 def _check_lane(settings: TuneSettings) -> None:

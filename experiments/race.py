@@ -21,6 +21,7 @@ from experiments.loading import load_data, make_controller, required
 from experiments.pipeline import prepare
 from experiments.race_settings import RaceSettings, SearcherSettings
 from experiments.settings import ControllerSettings, TuneSettings, parse_settings
+from experiments.under_load import with_world
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
 from toolkit.evaluation.constraints import parse_constraints
@@ -164,7 +165,7 @@ def _pose(name: str, definition: tuple[str, ...], data: str, synthetic: str, see
     with nullcontext() if ready else initialize_config_module("conf", version_base="1.3"):
         raw = OmegaConf.to_container(compose(config_name="tune", overrides=overrides), resolve=True)
     assert isinstance(raw, dict)
-    settings = parse_settings(TuneSettings, {str(k): v for k, v in raw.items()})
+    settings = with_world(parse_settings(TuneSettings, {str(k): v for k, v in raw.items()}))
     if name == "synthetic":
         problem = SyntheticProblem(**json.loads(synthetic), seed=seed)
         corners = problem.truth(problem.corners()).columns
@@ -172,7 +173,7 @@ def _pose(name: str, definition: tuple[str, ...], data: str, synthetic: str, see
         return Posed(problem=problem, axes=axes, settings=settings, simulated=False, enumerable=False)
     table = load_data(settings.data, settings.scenario, 0).table
     prepared = prepare(settings, table, parse_constraints(settings.constraints))
-    simulated = settings.world.kind != "none"
+    simulated = prepared.problem.world is not None
     enumerable = settings.space.kind == "policy" and not simulated
     return Posed(
         problem=prepared.problem,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from experiments.lane_settings import LaneSettings
+from experiments.router_settings import RouterSettings, StrategyScorerSettings
 from experiments.tracking_settings import TrackingSettings
+from experiments.world_settings import WorldSettings
 from simulators.errors import ConfigError
 
 
@@ -71,7 +73,11 @@ class ScenarioScorerSettings(_Settings):
 
 
 ScorerSettings = Annotated[
-    TextScorerSettings | LiteLLMScorerSettings | ColumnScorerSettings | ScenarioScorerSettings,
+    TextScorerSettings
+    | LiteLLMScorerSettings
+    | ColumnScorerSettings
+    | ScenarioScorerSettings
+    | StrategyScorerSettings,
     Field(discriminator="kind"),
 ]
 
@@ -183,30 +189,6 @@ SpaceSettings = Annotated[
 ]
 
 
-class NoWorld(_Settings):
-    """`world=none`: nobody waits."""
-
-    kind: Literal["none"]
-
-
-class QueueSettings(_Settings):
-    """`world=queue`: Poisson arrivals, slots per tier."""
-
-    kind: Literal["queue"]
-    rate_per_s: Annotated[float, Field(gt=0)]
-    slots: dict[str, Annotated[int, Field(ge=1)]]
-
-    @field_validator("slots", mode="before")
-    @classmethod
-    def _some_slots(cls, slots: object) -> object:
-        if not slots:
-            raise ValueError("name the tiers that make requests wait, such as 'world.slots={TIER: 8}'")
-        return slots
-
-
-WorldSettings = Annotated[NoWorld | QueueSettings, Field(discriminator="kind")]
-
-
 class AxesSettings(_Settings):
     """Axes of hypervolume."""
 
@@ -236,6 +218,7 @@ class TuneSettings(_Settings):
     data: DataSettings
     scenario: dict[str, Any] | None
     scorer: ScorerSettings
+    router: RouterSettings = RouterSettings()
     policy: PolicySettings
     lane: LaneSettings
     space: SpaceSettings
@@ -353,9 +336,10 @@ class BenchSettings(_Settings):
     output: str | None
 
 
-_KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "none", "queue", "wandb"}
+_KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "none", "wandb"}
+_KINDS |= {"queue", "traffic", "auto"}
 _KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo"}
-_KINDS |= {"policy", "confidence", "slice_thresholds", "eligibility", "both"}
+_KINDS |= {"policy", "confidence", "slice_thresholds", "eligibility", "both", "strategy"}
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -25,6 +25,14 @@ def show(command: str, result: dict[str, Any], record: RunRecord | CertificateRe
         from experiments.race_summary import show_race
 
         show_race(result)
+    elif command == "calibrate":
+        from experiments.calibrate_show import show_calibrate
+
+        show_calibrate(result)
+    elif command == "simulate":
+        from experiments.simulate_show import show_simulate
+
+        show_simulate(result)
     elif command == "compare":
         from experiments.compare import show_compare
 
@@ -151,6 +159,8 @@ def _show_evaluate(result: dict[str, Any]) -> None:
     if "latency_s" in policy:
         rows.append(("p95 latency", f"{policy['latency_s']['p95']:.3g} s"))
     rows += [(f"share of {tier}", f"{share:.1%}") for tier, share in policy["tier_shares"].items()]
+    if "delay_p95_s" in result.get("router", {}):
+        rows.append(("p95 of the router's own delay", f"{1000 * result['router']['delay_p95_s']:.3g} ms"))
     evidence = result["evidence"]
     if evidence["zero_router_verdict"]:
         rows.append(("against mixing tiers at random", evidence["zero_router_verdict"]))

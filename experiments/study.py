@@ -168,7 +168,7 @@ def _refuse_ignored(settings: StudySettings) -> None:
     given = [name for name, value in settings.constraints.items() if value not in (None, [])]
     if given:
         raise ConfigError(f"study sets the quality floor itself (floors=[...]); unset constraints.{given[0]}")
-    if settings.world.kind != "none" or settings.tracking.kind != "none":
+    if settings.world.kind not in {"auto", "none"} or settings.tracking.kind != "none":
         raise ConfigError("study compares cost and quality and keeps no run folder; use world=none tracking=none")
     if settings.choose not in ("auto", CERTIFIED) or settings.out is not None:
         raise ConfigError(

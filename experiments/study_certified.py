@@ -17,6 +17,7 @@ import numpy as np
 from experiments.baselines import StockBaseline
 from experiments.loading import make_controller
 from experiments.pipeline import Prepared, prepare
+from experiments.router import behind_router
 from experiments.settings import StudySettings
 from simulators.errors import ConfigError, InfeasibleError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
@@ -115,7 +116,8 @@ def add_split(rows: list[CertifiedRow], settings: StudySettings, table: OutcomeT
     prepared = prepare(settings, table, ())
     evaluation = run_search(prepared.problem, make_controller(settings, prepared.problem, prepared.axes)).evaluation
     known = np.concatenate(list(prepared.rows.values()))
-    rest = _Rest(prepared=prepared, table=table.take(np.setdiff1d(np.arange(table.n_queries), known)))
+    unseen = table.take(np.setdiff1d(np.arange(table.n_queries), known))
+    rest = _Rest(prepared=prepared, table=behind_router(prepared.router, unseen))
     for floor in settings.floors:
         constraints = parse_constraints({"quality_floor": floor})
         chosen = _choices(prepared, evaluation, constraints, settings)

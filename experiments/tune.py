@@ -15,12 +15,24 @@ from experiments.console import busy, progress
 from experiments.controllers import controller_label
 from experiments.diagnose import diagnostics_file, diagnostics_of, gap_of
 from experiments.files import write_json, write_text
+from experiments.load_fronts import fronts_at_loads
 from experiments.loading import LoadedData, load_data, make_controller
 from experiments.pipeline import Deployed, Prepared, deploy, labels_before_search, prepare
+from experiments.router import budgets_of
+from experiments.router_settings import StrategyScorerSettings
 from experiments.run_folder import RunFolder, check_free, open_run
 from experiments.settings import TuneSettings
 from experiments.tracking import open_tracker
-from experiments.under_load import metrics_under_load, single_tier_p95, under_load, world_file
+from experiments.under_load import (
+    estimator_under_load,
+    judged,
+    metrics_under_load,
+    single_tier_p95,
+    with_world,
+    world_file,
+    world_note,
+    zero_in_world,
+)
 from experiments.unseen import seen_file
 from simulators.errors import RoutefrontError
 from simulators.outcomes import IntArray, OutcomeTable
@@ -60,6 +72,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         RoutefrontError: If the input is at fault or no candidate meets every constraint; a folder made here is removed.
     """
     check_free(out)
+    settings = with_world(settings)
     check_rule(settings.choose)
     constraints = parse_constraints(settings.constraints)
     if settings.choose == CERTIFIED:
@@ -92,7 +105,9 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
             chosen = make_choice(settings, prepared, result, constraints)
             searched = True
             before = Beforehand(diagnostics=diagnostics, labels=labels)
-            return _write_run(settings, folder, data, prepared, before, result, chosen, constraints, tracker)
+            return _write_run(
+                settings, folder, data, prepared, before, result, chosen, constraints, tracker, quiet=quiet
+            )
     except RoutefrontError:
         if not searched:  # later errors, such as a tracker's, must not cost the search
             folder.discard()
@@ -102,10 +117,15 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
 def problem_name(settings: TuneSettings) -> str:
     """A short name of what is searched, such as `recorded text thresholds`."""
     scenario = str((settings.scenario or {}).get("name", "scenario"))
-    words = [scenario if settings.data.kind == "scenario" else "recorded", settings.scorer.kind, settings.policy.kind]
+    words = [scenario if settings.data.kind == "scenario" else "recorded", _scorer_name(settings), settings.policy.kind]
     ahead = "none" if settings.lane.kind == "none" else f"lane={settings.lane.kind}"
     words += [kind for kind in (ahead, settings.space.kind, settings.world.kind) if kind not in {"policy", "none"}]
     return " ".join(words)
+
+
+def _scorer_name(settings: TuneSettings) -> str:
+    scorer = settings.scorer
+    return scorer.strategy if isinstance(scorer, StrategyScorerSettings) else scorer.kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,13 +176,15 @@ def _write_run(
     chosen: Chosen,
     constraints: tuple[Constraint, ...],
     tracker: Tracker,
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     choice = chosen.choice
     params = result.evaluation.params[choice.row]
     volume = hypervolume(prepared.axes.scale(result.evaluation.Y[result.front]), prepared.axes.reference)
     deployed, tier = deploy(prepared, params), prepared.decide(params)
     tune_tier = np.asarray(prepared.problem.family.assign(params[None, :])[0], dtype=np.int64)
-    validate = under_load(prepared.validate, prepared.validate_world, tier)
+    validate = judged(prepared.validate, prepared.validate_world, tier)
     metrics = {
         "tune": metrics_under_load(prepared.tune, prepared.problem.world, tune_tier, data.n_dropped),
         "validate": metrics_under_load(prepared.validate, prepared.validate_world, tier, data.n_dropped),
@@ -173,6 +195,8 @@ def _write_run(
     record = output.record(
         settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
+    with busy("Judging the front at other loads", quiet=quiet):
+        loads = fronts_at_loads(settings, prepared, result, choice.row, choice.rule)
     gap = gap_of(prepared, deployed, result, params, constraints, data.repeat)
     certified = choice_record(prepared, result, chosen)
     record = dataclasses.replace(
@@ -181,9 +205,10 @@ def _write_run(
         diagnostics=before.diagnostics,
         gap=gap,
         labels=before.labels,
+        loads=loads,
     )
     policy = output.policy_file(
-        settings, data, deployed, choice, constraints, metrics, evidence, record.certified_choice
+        settings, data, prepared, deployed, choice, constraints, metrics, evidence, record.certified_choice
     )
     output.save_scorer(deployed.scorer, folder.path / "scorer")
     output.write_front(folder.path / "front.parquet", prepared, result)
@@ -191,6 +216,8 @@ def _write_run(
     write_json(folder.path / "sensitivity.json", [dataclasses.asdict(s) for s in sensitivity])
     write_json(folder.path / "diagnostics.json", diagnostics_file(before.diagnostics))
     write_json(folder.path / "gap.json", gap.as_dict())
+    if loads:
+        write_json(folder.path / "loads.json", [at.as_dict() for at in loads])
     pictures = output.write_report(folder.path, record)
     write_json(folder.path / "metrics.json", metrics["validate"])
     write_text(folder.path / "policy.json", policy.model_dump_json(indent=2) + "\n")
@@ -239,16 +266,20 @@ def _evidence(
     tier: IntArray,
     constraints: tuple[Constraint, ...],
 ) -> Evidence:
+    cover = coverage(validate, settings.slices.minimum)
     return gather_evidence(
         validate,
         tier,
         deployed.validate_scores.score,
-        coverage=coverage(validate, settings.slices.minimum),
+        coverage=cover,
         constraints=constraints,
         best_single=int(np.argmax(prepared.tune.quality.mean(axis=0))),
         tier_latency_p95_s=single_tier_p95(prepared.validate, prepared.validate_world),
+        contended=estimator_under_load(prepared.validate, prepared.validate_world, tier, cover),
+        zero=zero_in_world(prepared.validate, prepared.validate_world, validate, tier),
         lanes=(deployed.deployment.lanes, deployed.deployment.lanes.lane(deployed.validate_scores)),
         target=target_of(deployed.scorer),
+        router_budgets_s=budgets_of(prepared.router),
     )
 
 
@@ -267,10 +298,7 @@ def _search_notes(settings: TuneSettings, prepared: Prepared, result: SearchResu
     if settings.tracking.kind == "wandb":
         notes.append("W&B: the run is recorded in wandb/ of the run folder; wandb sync uploads an offline one.")
     if prepared.problem.world is not None:
-        notes.append(
-            "Latencies include waits: Poisson arrivals at "
-            f"{getattr(settings.world, 'rate_per_s', 0.0):g} per second, first come first served in each tier's slots."
-        )
+        notes.append(world_note(settings, prepared.problem.world))
     everything = result.evaluation
     feasible = everything.Y[everything.feasible]
     outside = (

@@ -73,12 +73,14 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
         "slices": {s.name: {"n": s.n, "quality": s.quality.as_dict()} for s in evidence.slices},
         "lanes": {lane.name: lane.as_dict() for lane in evidence.lanes},
         "eligibility": None if evidence.eligibility is None else evidence.eligibility.as_dict(),
+        **({} if evidence.router is None else {"router": evidence.router.as_dict()}),
     }
 
 
 def policy_file(
     settings: TuneSettings,
     data: LoadedData,
+    prepared: Prepared,
     deployed: Deployed,
     choice: Choice,
     constraints: tuple[Constraint, ...],
@@ -97,6 +99,7 @@ def policy_file(
         utility=found.values if found.policy == "utility" else None,
         space=settings.space.kind,
         world=world_file(settings.world),
+        router=prepared.router,
         lanes=LanesFile(
             fallback_tier=tiers[lanes.fallback_tier],
             low_confidence_tier=tiers[lanes.low_confidence_tier],

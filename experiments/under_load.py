@@ -7,48 +7,173 @@ from typing import Any
 
 import numpy as np
 
-from experiments.settings import NoWorld, QueueSettings
+from experiments.settings import TuneSettings
+from experiments.world_settings import AutoWorld, NoWorld, QueueSettings, TrafficSettings
+from experiments.world_settings import World as WorldOptions
+from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
-from toolkit.evaluation.contention import QueueWorld, contended_latency, make_queue_world
+from simulators.seeds import spawn_rng
+from simulators.traffic import TrafficSpec, make_world, parse_traffic
+from simulators.world import World
+from toolkit.certify.zero_load import ZeroUnderLoad, zero_under_load
+from toolkit.evaluation import contention
+from toolkit.evaluation.contention import ContendedEstimator, make_queue_world, without_router
+from toolkit.evaluation.estimators import AssignmentEstimator
+from toolkit.evaluation.slices import Coverage, coverage
 from toolkit.evaluation.summary import metrics_summary
 
 
-def make_world(world: NoWorld | QueueSettings, table: OutcomeTable, rng: np.random.Generator) -> QueueWorld | None:
-    """Contention on one table, or None."""
-    if isinstance(world, NoWorld):
-        return None
-    return make_queue_world(table, rate_per_s=world.rate_per_s, slots=world.slots, rng=rng)
+def with_world(settings: TuneSettings) -> TuneSettings:
+    """The settings with `world=auto` decided and the traffic filled in, so that a run says what it simulated.
+
+    Raises:
+        ConfigError: If `world=traffic` has no traffic to follow.
+    """
+    chosen, scenario = settings.world, settings.scenario or {}
+    if isinstance(chosen, NoWorld | QueueSettings):
+        return settings
+    if isinstance(chosen, AutoWorld):
+        if settings.data.kind != "scenario" or not scenario.get("tune_under_load"):
+            return settings.model_copy(update={"world": NoWorld(kind="none")})
+        chosen = TrafficSettings(kind="traffic", load=chosen.load, loads=chosen.loads)
+    if chosen.traffic is None:
+        chosen = chosen.model_copy(update={"traffic": scenario_traffic(scenario).model_dump(mode="json")})
+    return settings.model_copy(update={"world": chosen})
 
 
-def world_file(world: NoWorld | QueueSettings) -> dict[str, object] | None:
+def scenario_traffic(scenario: dict[str, Any]) -> TrafficSpec:
+    """The traffic of a scenario group.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    from simulators.scenario import parse_scenario, traffic_of
+
+    spec = parse_scenario(scenario)
+    if spec.traffic is None:
+        raise ConfigError(f"scenario {spec.name} has no traffic; give it a traffic section, or use world=queue or none")
+    return traffic_of(spec)
+
+
+def world_on(options: object, table: OutcomeTable, rng: np.random.Generator) -> World | None:
+    """Contention on one table, or None.
+
+    Args:
+        options: The `world` group, with traffic filled in (`with_world`).
+        table: The queries that requests ask.
+        rng: Source of arrivals.
+    """
+    if isinstance(options, QueueSettings):
+        return make_queue_world(table, rate_per_s=options.rate_per_s, slots=options.slots, rng=rng)
+    if isinstance(options, TrafficSettings) and options.traffic is not None:
+        return make_world(table, parse_traffic(options.traffic), load=options.load, rng=rng)
+    return None
+
+
+def world_note(settings: TuneSettings, world: World) -> str:
+    """What a reader of the figures should know about the traffic."""
+    if isinstance(settings.world, QueueSettings):
+        return (
+            f"Latencies include waits: Poisson arrivals at {settings.world.rate_per_s:g} per second, first come first "
+            "served in each tier's slots."
+        )
+    rate = world.n_requests / world.duration_s
+    fate = (
+        "wait first come first served in each station's slots; nothing else happens to them"
+        if contention.only_waits(world)
+        else "wait, are refused, time out, fail and fall back as the scenario says: quality and cost include it"
+    )
+    return (
+        f"Under load {world.load:g}: {world.n_requests:,} requests in {world.duration_s:g} s ({rate:.3g} per second) "
+        f"ask the queries of a split again and again; they {fate}. Latencies are those of the answered requests."
+    )
+
+
+def world_file(world: object) -> dict[str, object] | None:
     """The world as `policy.json` and `run.json` hold it."""
-    return None if isinstance(world, NoWorld) else world.model_dump()
+    return world.model_dump() if isinstance(world, QueueSettings | TrafficSettings) else None
 
 
-def under_load(table: OutcomeTable, world: QueueWorld | None, tier: IntArray) -> OutcomeTable:
-    """The table with the waits of one assignment in the latencies of the tiers it chose (`tier: N`)."""
+def world_from_file(stored: dict[str, object] | None) -> WorldOptions:
+    """The options that `world_file` stored.
+
+    Raises:
+        ValidationError: If they cannot be read.
+    """
+    if stored is None:
+        return NoWorld(kind="none")
+    model = TrafficSettings if stored.get("kind") == "traffic" else QueueSettings
+    return model.model_validate(stored)
+
+
+def under_load(table: OutcomeTable, world: World | None, tier: IntArray) -> OutcomeTable:
+    """The table with what one assignment (`tier: N`) meets in the cells that it chose."""
+    return table if world is None else contention.under_load(table, world, tier)
+
+
+def judged(table: OutcomeTable, world: World | None, tier: IntArray) -> OutcomeTable:
+    """`under_load`, with the single tiers as all traffic on each of them would find them (`OutcomeTable.bare`)."""
     if world is None:
         return table
-    latency = table.latency_s.copy()
-    latency[np.arange(table.n_queries), tier] = contended_latency(table, world, tier)
-    return dataclasses.replace(table, latency_s=latency, _hash=[])
+    return dataclasses.replace(under_load(table, world, tier), alone=single_tiers(table, world), _hash=[])
 
 
-def single_tiers(table: OutcomeTable, world: QueueWorld) -> FloatArray:
-    """`N x K` latencies of all traffic on each tier alone, waits included."""
-    every = [np.full(table.n_queries, k) for k in range(table.n_tiers)]
-    return np.stack([contended_latency(table, world, single) for single in every], axis=1)
+def zero_in_world(
+    table: OutcomeTable, world: World | None, loaded: OutcomeTable, tier: IntArray
+) -> ZeroUnderLoad | None:
+    """The Zero router where requests fail, at the cost of an assignment (`tier: N`); None where the hull is exact.
+
+    Args:
+        table: The outcomes as recorded.
+        world: Requests, or None.
+        loaded: What `under_load` made of the table.
+        tier: The assignment.
+    """
+    if world is None or contention.only_waits(world) or not table.has_cost:
+        return None
+    rows = np.arange(table.n_queries)
+    cost, quality = float(loaded.cost_usd[rows, tier].mean()), loaded.quality[rows, tier]
+    return zero_under_load(table, world, quality, cost, spawn_rng(world.seed, "zero"))
 
 
-def metrics_under_load(table: OutcomeTable, world: QueueWorld | None, tier: IntArray, n_dropped: int) -> dict[str, Any]:
-    """`metrics_summary`; under load, a single tier's latencies are those of all traffic on that tier."""
-    found = metrics_summary(under_load(table, world, tier), tier, n_dropped=n_dropped)
+def estimator_under_load(
+    table: OutcomeTable, world: World | None, tier: IntArray, cover: Coverage
+) -> ContendedEstimator | None:
+    """Figures of one assignment (`tier: N`) over its requests, or None where nobody waits."""
+    if world is None:
+        return None
+    assignment = tier[None, :].astype(np.int8)
+    return ContendedEstimator(AssignmentEstimator(table, cover, assignment), world, assignment)
+
+
+def single_tiers(table: OutcomeTable, world: World) -> OutcomeTable:
+    """The table with, in each tier's column, what all traffic on that tier alone would meet."""
+    alone = without_router(world)
+    every = [under_load(table.bare, alone, np.full(table.n_queries, k)) for k in range(table.n_tiers)]
+    return dataclasses.replace(
+        table.bare,
+        latency_s=np.stack([t.latency_s[:, k] for k, t in enumerate(every)], axis=1),
+        quality=np.stack([t.quality[:, k] for k, t in enumerate(every)], axis=1),
+        cost_usd=np.stack([t.cost_usd[:, k] for k, t in enumerate(every)], axis=1),
+        _hash=[],
+    )
+
+
+def metrics_under_load(table: OutcomeTable, world: World | None, tier: IntArray, n_dropped: int) -> dict[str, Any]:
+    """`metrics_summary`; under load, a single tier's figures are those of all traffic on that tier."""
+    loaded = under_load(table, world, tier)
+    found: dict[str, Any] = metrics_summary(loaded, tier, n_dropped=n_dropped)
     if world is not None:
-        alone = dataclasses.replace(table, latency_s=single_tiers(table, world), _hash=[])
-        found["tiers"] = metrics_summary(alone, tier, n_dropped=n_dropped)["tiers"]
+        zero = zero_in_world(table, world, loaded, tier)
+        if zero is not None:
+            found["zero_router_quality_at_cost"] = zero.quality
+        estimator = estimator_under_load(table, world, tier, coverage(table, 2))
+        assert estimator is not None
+        found["policy"]["latency_s"] = estimator.latency_summary()
+        found["tiers"] = metrics_summary(single_tiers(table, world), tier, n_dropped=n_dropped)["tiers"]
     return found
 
 
-def single_tier_p95(table: OutcomeTable, world: QueueWorld | None) -> FloatArray | None:
+def single_tier_p95(table: OutcomeTable, world: World | None) -> FloatArray | None:
     """`K` p95 latencies of the single tiers under load; None where nobody waits."""
-    return None if world is None else np.quantile(single_tiers(table, world), 0.95, axis=0)
+    return None if world is None else np.quantile(single_tiers(table, world).latency_s, 0.95, axis=0)

@@ -2,7 +2,8 @@ r"""Fits of a scenario's parameters to recorded outcomes, tokens and times.
 
 Notation: N queries, K tiers, S slices; $n_s$ queries in slice s, $w_s = n_s / N$. The model is that of
 `simulators/scenario.py`: $\mu_k = \sigma(c_k - d_s - \tau z)$ with capability c, difficulty d (share-weighted mean 0,
-which makes c and d identifiable) and $\tau$ = `difficulty_sd`; given $\mu$, a score is Beta with precision $\phi$.
+which makes c and d identifiable) and $\tau$ = `difficulty_sd`; given $\mu$, a score is Beta with precision $\phi$. A
+cell (s, k) may have a shift $\delta_{sk}$ of its own, added to $c_k - d_s$.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
-from scipy.optimize import least_squares
+from numpy.typing import NDArray
+from scipy.optimize import brentq, least_squares
 from scipy.special import expit, logit
 
 from simulators.errors import InputDataError
@@ -22,6 +24,7 @@ _NODES = 40
 _LEAST_PRECISION = 0.01
 _LEAST_VARIANCE = 1e-9
 _IQR_OF_NORMAL = 1.3489795003921634
+_LARGEST_SHIFT = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class QualityFit:
         difficulty_sd: Within-slice standard deviation of the difficulty, logits.
         quality_precision: $\\phi$ of the Beta score.
         mean_quality: `S x K` means that the fitted parameters imply.
+        shift: `S x K`, logits; 0 where capability minus difficulty is all.
+        capability_se, difficulty_se, difficulty_sd_se: Standard errors by least squares.
     """
 
     capability: FloatArray
@@ -41,6 +46,10 @@ class QualityFit:
     difficulty_sd: float
     quality_precision: float
     mean_quality: FloatArray
+    shift: FloatArray
+    capability_se: FloatArray
+    difficulty_se: FloatArray
+    difficulty_sd_se: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +84,7 @@ class _Moments:
 
 
 def logistic_normal_moments(
-    capability: FloatArray, difficulty: FloatArray, difficulty_sd: float
+    capability: FloatArray, difficulty: FloatArray, difficulty_sd: float, shift: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     r"""$E[\mu_k]$ and $E[\mu_j \mu_k]$ per slice by Gauss--Hermite quadrature over the difficulty.
 
@@ -83,17 +92,20 @@ def logistic_normal_moments(
         capability: `K`, logits.
         difficulty: `S`, logits.
         difficulty_sd: Logits, not negative.
+        shift: `S x K`, logits, or None for none.
 
     Returns:
         `S x K` means and `S x K x K` second moments.
     """
     nodes, weights = hermegauss(_NODES)
     weights = weights / weights.sum()
-    mu = expit(capability[None, :, None] - difficulty[:, None, None] - difficulty_sd * nodes)  # S x K x nodes
+    level = capability[None, :, None] - difficulty[:, None, None]
+    level = level if shift is None else level + shift[:, :, None]
+    mu = expit(level - difficulty_sd * nodes)  # S x K x nodes
     return mu @ weights, np.einsum("sjx,skx,x->sjk", mu, mu, weights)
 
 
-def fit_quality(table: OutcomeTable) -> QualityFit:
+def fit_quality(table: OutcomeTable, *, shifted: NDArray[np.bool_] | None = None) -> QualityFit:
     r"""Capability, difficulty, difficulty_sd and quality_precision by moments.
 
     Least squares over the slice x tier means, weighted by the slices' shares, and the pooled within-slice covariance
@@ -102,12 +114,19 @@ def fit_quality(table: OutcomeTable) -> QualityFit:
     \sum_k E[\mu_k (1 - \mu_k)] / (1 + \phi)$, pooled over slices and tiers. Right-or-wrong scores have $\phi = 0$ and
     come out at a small positive value, whose Beta is right or wrong for all practical purposes.
 
+    Args:
+        table: The recorded outcomes.
+        shifted: `S x K`, cells that get a shift of their own, so that they tell nothing about c and d; None for none.
+            Every slice and every tier needs a cell that is not shifted.
+
     Raises:
         InputDataError: If a slice has fewer than two queries, or the tiers' scores do not vary together within slices.
     """
     recorded = _recorded_moments(table)
-    capability, difficulty, sd = _solve(recorded)
-    mean, second = logistic_normal_moments(capability, difficulty, sd)
+    solved = _solve(recorded, shifted)
+    capability, difficulty, sd = solved.capability, solved.difficulty, solved.difficulty_sd
+    shift = np.zeros(recorded.mean.shape) if shifted is None else _shifts(recorded, solved, shifted)
+    mean, second = logistic_normal_moments(capability, difficulty, sd, shift)
     own_second = np.diagonal(second, axis1=1, axis2=2)
     bernoulli = float(recorded.weight @ (mean - own_second).sum(axis=1))
     explained = float(recorded.weight @ (own_second - mean**2).sum(axis=1))
@@ -118,7 +137,26 @@ def fit_quality(table: OutcomeTable) -> QualityFit:
         difficulty_sd=sd,
         quality_precision=max(bernoulli / left - 1.0, _LEAST_PRECISION),
         mean_quality=mean,
+        shift=shift,
+        capability_se=solved.capability_se,
+        difficulty_se=solved.difficulty_se,
+        difficulty_sd_se=solved.difficulty_sd_se,
     )
+
+
+def _shifts(recorded: _Moments, solved: _Solved, shifted: NDArray[np.bool_]) -> FloatArray:
+    """`S x K`: where `shifted`, the shift that gives the recorded mean; a mean of 0 or 1 is drawn in a little."""
+    shift = np.zeros(shifted.shape)
+    for s, k in np.argwhere(shifted):
+        edge = 0.5 / float(recorded.count[s])
+        wanted = float(np.clip(recorded.mean[s, k], edge, 1.0 - edge))
+        level = solved.capability[[k]] - solved.difficulty[s]
+
+        def excess(x: float, level: FloatArray = level, wanted: float = wanted) -> float:
+            return float(logistic_normal_moments(level + x, np.zeros(1), solved.difficulty_sd)[0][0, 0]) - wanted
+
+        shift[s, k] = brentq(excess, -_LARGEST_SHIFT, _LARGEST_SHIFT)
+    return shift
 
 
 def _recorded_moments(table: OutcomeTable) -> _Moments:
@@ -148,10 +186,21 @@ def _recorded_moments(table: OutcomeTable) -> _Moments:
     )
 
 
-def _solve(recorded: _Moments) -> tuple[FloatArray, FloatArray, float]:
+@dataclass(frozen=True, kw_only=True)
+class _Solved:
+    capability: FloatArray
+    difficulty: FloatArray
+    difficulty_sd: float
+    capability_se: FloatArray
+    difficulty_se: FloatArray
+    difficulty_sd_se: float
+
+
+def _solve(recorded: _Moments, shifted: NDArray[np.bool_] | None = None) -> _Solved:
     k = recorded.mean.shape[1]
     upper = np.triu_indices(k, k=1)
     mean_se = np.sqrt(recorded.variance / k / recorded.count)[:, None]  # one scatter for all: weights are shares
+    counted = 1.0 if shifted is None else np.where(shifted, 0.0, 1.0)
 
     def residuals(theta: FloatArray) -> FloatArray:
         capability, difficulty, sd = theta[:k], theta[k:-1], float(np.exp(theta[-1]))
@@ -160,7 +209,7 @@ def _solve(recorded: _Moments) -> tuple[FloatArray, FloatArray, float]:
         covariance = float(recorded.weight @ between[:, upper[0], upper[1]].mean(axis=1))
         return np.concatenate(
             [
-                ((mean - recorded.mean) / mean_se).ravel(),
+                ((mean - recorded.mean) / mean_se * counted).ravel(),
                 [(covariance - recorded.covariance) / max(recorded.covariance_se, 1e-9)],
                 [recorded.weight @ difficulty],  # exactly zero at the optimum: capability takes up any shift
             ]
@@ -170,9 +219,27 @@ def _solve(recorded: _Moments) -> tuple[FloatArray, FloatArray, float]:
     capability = recorded.weight @ logits
     difficulty = (capability - logits).mean(axis=1)
     start = np.concatenate([capability, difficulty, [0.0]])
-    theta = least_squares(residuals, start, xtol=1e-12, ftol=1e-12, gtol=1e-12).x
-    shift = recorded.weight @ theta[k:-1]
-    return theta[:k] - shift, theta[k:-1] - shift, float(np.exp(theta[-1]))
+    found = least_squares(residuals, start, xtol=1e-12, ftol=1e-12, gtol=1e-12)
+    theta = found.x
+    centre = recorded.weight @ theta[k:-1]
+    se = _standard_errors(np.asarray(found.jac), recorded.weight, k)
+    sd = float(np.exp(theta[-1]))
+    return _Solved(
+        capability=theta[:k] - centre,
+        difficulty=theta[k:-1] - centre,
+        difficulty_sd=sd,
+        capability_se=se[:k],
+        difficulty_se=se[k:-1],
+        difficulty_sd_se=float(sd * se[-1]),
+    )
+
+
+def _standard_errors(jacobian: FloatArray, weight: FloatArray, k: int) -> FloatArray:
+    """`K + S + 1` standard errors of c, d (both centred) and log difficulty_sd; residuals are in units of s.e."""
+    covariance = np.linalg.pinv(jacobian.T @ jacobian)
+    centring = np.eye(len(covariance))
+    centring[:-1, k:-1] -= weight
+    return np.sqrt(np.maximum(np.diag(centring @ covariance @ centring.T), 0.0))
 
 
 def fit_lognormal(values: FloatArray) -> LognormalFit:

@@ -20,6 +20,11 @@ from scipy.sparse import csgraph
 from simulators.errors import InputDataError
 
 _MOST_LINKED = 0.1
+_PER_CELL = (
+    *("quality", "cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens", "error"),
+    *("occupied_s", "router_cost_usd"),
+)
+_PER_QUERY = (*_PER_CELL, "slice_code", "session", "turn", "batch", "asked_s", "router_delay_s")
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -73,6 +78,14 @@ class OutcomeTable:
         session: `N` session identifiers, or None.
         turn: `N` positions within the session, or None.
         source: One line that says where the rows came from.
+        occupied_s: `N x K` time for which an answer holds a slot of its tier, or None: as long as it takes.
+        batch: `N`, True where nobody waits for the answer (batch traffic: no slots, own price), or None: never.
+        asked_s: `N` instants since which the world has been as these rows say (a drifting scenario), or None: always.
+        router_delay_s: `N` seconds of the router itself, contained in `latency_s` and `ttft_s`, or None: not known.
+        router_cost_usd: `N x K` USD of the router itself, contained in `cost_usd`, or None: not known.
+        alone: The single tiers where all traffic on one of them meets something else than these rows say (load), as a
+            table of the same queries; None: they are as these rows say.
+        fixed_usd: USD per query for capacity that is paid whatever the routing, contained in `cost_usd`.
     """
 
     tiers: tuple[str, ...]
@@ -89,6 +102,13 @@ class OutcomeTable:
     session: NDArray[np.str_] | None = None
     turn: IntArray | None = None
     source: str = ""
+    occupied_s: FloatArray | None = None
+    batch: NDArray[np.bool_] | None = None
+    asked_s: FloatArray | None = None
+    router_delay_s: FloatArray | None = None
+    router_cost_usd: FloatArray | None = None
+    alone: OutcomeTable | None = None
+    fixed_usd: float = 0.0
     _hash: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -140,6 +160,44 @@ class OutcomeTable:
         """Whether every answer has a known latency."""
         return bool(np.isfinite(self.latency_s).all())
 
+    @property
+    def hold_s(self) -> FloatArray:
+        """`N x K` time for which an answer holds a slot, seconds."""
+        return self.bare.latency_s if self.occupied_s is None else self.occupied_s
+
+    @cached_property
+    def bare(self) -> OutcomeTable:
+        """The answers without the router's own time and money: what single tiers would have given and cost."""
+        if self.alone is not None:
+            return self.alone
+        if self.router_delay_s is None and self.router_cost_usd is None:
+            return self
+        delay = np.zeros(self.n_queries) if self.router_delay_s is None else self.router_delay_s
+        cost = np.zeros(self.cost_usd.shape) if self.router_cost_usd is None else self.router_cost_usd
+        return dataclasses.replace(
+            self,
+            latency_s=np.maximum(self.latency_s - delay[:, None], 0.0),
+            ttft_s=np.maximum(self.ttft_s - delay[:, None], 0.0),
+            cost_usd=np.maximum(self.cost_usd - cost, 0.0),
+            router_delay_s=None,
+            router_cost_usd=None,
+            _hash=[],
+        )
+
+    def with_router(self, *, delay_s: FloatArray, cost_usd: FloatArray) -> OutcomeTable:
+        """The same answers behind a router that takes `delay_s: N` and costs `cost_usd: N x K` (by the tier chosen)."""
+        table = self.bare
+        return dataclasses.replace(
+            table,
+            latency_s=table.latency_s + delay_s[:, None],
+            ttft_s=table.ttft_s + delay_s[:, None],
+            cost_usd=table.cost_usd + cost_usd,
+            occupied_s=table.hold_s,
+            router_delay_s=delay_s,
+            router_cost_usd=cost_usd,
+            _hash=[],
+        )
+
     @cached_property
     def prompt_code(self) -> IntArray:
         """`N` codes: queries with the same prompt (the same identifier, where there are no prompts) share one."""
@@ -189,20 +247,33 @@ class OutcomeTable:
                 digest.update(np.ascontiguousarray(self.queries.signals[name]).tobytes())
             for values in (self.quality, self.cost_usd, self.latency_s, self.slice_code):
                 digest.update(np.ascontiguousarray(values).tobytes())
+            for name in ("occupied_s", "batch", "asked_s"):  # only where known: older tables keep their hash
+                known = getattr(self, name)
+                if known is not None:
+                    digest.update(f"{name}:".encode() + np.ascontiguousarray(known).tobytes())
             self._hash.append(digest.hexdigest())
         return self._hash[0]
 
     def take(self, rows: IntArray) -> OutcomeTable:
         """The sub-table of the queries at `rows`; slice names stay as they are."""
-        per_query = ("quality", "cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens", "error")
+        known = [name for name in _PER_QUERY if getattr(self, name) is not None]
         return dataclasses.replace(
             self,
             queries=self.queries.take(rows),
-            slice_code=self.slice_code[rows],
-            session=None if self.session is None else self.session[rows],
-            turn=None if self.turn is None else self.turn[rows],
+            alone=None if self.alone is None else self.alone.take(rows),
             _hash=[],
-            **{name: getattr(self, name)[rows] for name in per_query},
+            **{name: getattr(self, name)[rows] for name in known},
+        )
+
+    def take_tiers(self, order: IntArray) -> OutcomeTable:
+        """The same queries with the tiers at `order`, in that order."""
+        known = [name for name in _PER_CELL if getattr(self, name) is not None]
+        return dataclasses.replace(
+            self,
+            tiers=tuple(self.tiers[k] for k in order),
+            alone=None if self.alone is None else self.alone.take_tiers(order),
+            _hash=[],
+            **{name: getattr(self, name)[:, order] for name in known},
         )
 
 

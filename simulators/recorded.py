@@ -34,6 +34,7 @@ class Recording:
         dropped_by_tier: Tier -> queries it did not answer.
         n_unmatched: Outcome rows of the chosen tiers whose query is not in the queries file.
         notes: One sentence each on what a user should know.
+        priced_by_card: Whether the costs are those of a price card, not recorded ones.
     """
 
     table: OutcomeTable
@@ -41,6 +42,7 @@ class Recording:
     dropped_by_tier: dict[str, int]
     n_unmatched: int
     notes: tuple[str, ...]
+    priced_by_card: bool = False
 
 
 def read_queries(path: Path) -> tuple[QueryBatch, pa.Table]:
@@ -76,6 +78,7 @@ def read_recording(
     *,
     prices: PriceCard | None = None,
     keep_order: bool = False,
+    partial_latency: bool = False,
 ) -> Recording:
     """Join the two files on `query_id` (and `slice` where both have one).
 
@@ -86,6 +89,7 @@ def read_recording(
             tiers end up in order of mean billed cost where the cost is known.
         prices: Prices per token for outcomes that carry tokens but no cost.
         keep_order: Keep `tiers` as given: the order of a policy that exists already.
+        partial_latency: Keep the latencies of some tiers where others have none; by default they then count as unknown.
 
     Returns:
         The recording; queries that lack an answer of some tier are dropped and counted.
@@ -118,12 +122,16 @@ def read_recording(
         lacking = {name: int((~answered[:, k]).sum()) for k, name in enumerate(names)}
         raise InputDataError(f"no query was answered by all of {names}; queries without an answer: {lacking}")
     slices, slice_code = _slices(raw_queries, raw, row, len(queries), queries_path, outcomes_path)
-    if prices is not None and np.isnan(numbers["cost_usd"][keep]).all():
+    by_card = prices is not None and bool(np.isnan(numbers["cost_usd"][keep]).all())
+    if prices is not None and by_card:
         numbers["cost_usd"] = prices.cost_usd(names, numbers["input_tokens"], numbers["output_tokens"])
     cost, notes = _checked_cost(numbers["cost_usd"], keep, queries, names, outcomes_path)
     given = np.arange(len(names))
     order = given if keep_order else _tier_order(cost[keep], names, tiers, outcomes_path)
-    latency, latency_note = _checked_latency(numbers["latency_s"], keep, names)
+    latency = numbers["latency_s"]
+    latency_note: tuple[str, ...] = ()
+    if not partial_latency:
+        latency, latency_note = _checked_latency(latency, keep, names)
     table = OutcomeTable(
         tiers=tuple(names[k] for k in order),
         queries=queries.take(keep),
@@ -151,7 +159,14 @@ def read_recording(
         notes += (f"{n_unmatched} outcome rows belong to no query of {queries_path.name} and were left out.",)
     if tiers is not None and [names[k] for k in order] != list(names):
         notes += (f"Tiers were reordered by mean billed cost per answer: {[names[k] for k in order]}.",)
-    return Recording(table=table, n_dropped=dropped, dropped_by_tier=by_tier, n_unmatched=n_unmatched, notes=notes)
+    return Recording(
+        table=table,
+        n_dropped=dropped,
+        dropped_by_tier=by_tier,
+        n_unmatched=n_unmatched,
+        notes=notes,
+        priced_by_card=by_card,
+    )
 
 
 def _check_scores(score: FloatArray, queries: QueryBatch, names: list[str], path: Path) -> None:

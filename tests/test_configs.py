@@ -56,8 +56,10 @@ def test_every_scorer_runs(scorer, tmp_path):
         pytest.skip("litellm is not installed")
     queries, outcomes = write_recording(tmp_path, ".parquet")
     recorded = ("data=recorded", f"data.queries={queries}", f"data.outcomes={outcomes}")
-    data = SMALL if scorer == "scenario" else recorded
+    drawn = {"scenario", "rules", "classifier", "llm_router", "memory"}
+    data = SMALL if scorer in drawn else recorded
     extra = ("scorer.column=hardness",) if scorer == "column" else ()
+    extra += ("+routers@scenario.routers=s1",) if scorer in drawn - {"scenario"} else ()
     code, _, err = run_cli("tune", *data, f"scorer={scorer}", *extra, "out=run", cwd=tmp_path)
     assert code == 0, err
 

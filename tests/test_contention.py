@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from simulators.errors import ConfigError, InputDataError
 from simulators.queueing import mean_wait, poisson_arrivals, probability_of_wait, waiting_times
+from simulators.world import World
 from toolkit.evaluation.constraints import parse_constraints
 from toolkit.evaluation.contention import (
-    ContentionEstimator,
-    QueueWorld,
+    ContendedEstimator,
     approximate_latency,
-    contended_latency,
     make_queue_world,
+    run,
 )
 from toolkit.evaluation.estimators import AssignmentEstimator, headline_metrics
 from toolkit.evaluation.metrics import parse_metric
@@ -166,6 +166,11 @@ def test_long_runs_meet_the_closed_forms(utilisation, servers, cv2):
         assert (waits > mean_s / (servers - offered)).mean() == pytest.approx(long, rel=0.06)
 
 
+def contended_latency(table, world, tier):
+    """`N` latencies of one assignment; request i of a queue world asks row i."""
+    return run(world, table, tier[None, :].astype(np.int8)).e2e_s[0]
+
+
 # --- latency under load -----------------------------------------------------------------------------------------------
 
 
@@ -184,7 +189,7 @@ def figures(table):
 
 def estimators(table, world, assignment):
     exact = AssignmentEstimator(table, coverage(table, 20), assignment)
-    return exact, ContentionEstimator(exact, world, assignment)
+    return exact, ContendedEstimator(exact, world, assignment)
 
 
 @pytest.mark.parametrize("slots", [{}, {"tier0": 1000, "tier1": 1000, "tier2": 1000}])
@@ -241,7 +246,7 @@ def test_a_world_that_does_not_fit_the_table_is_refused():
     with pytest.raises(ConfigError, match="world=queue needs latency_s"):
         make_queue_world(unknown, rate_per_s=1.0, slots={"tier0": 2}, rng=rng)
     world = make_queue_world(table, rate_per_s=1.0, slots={"tier2": 2}, rng=rng)
-    assert world.servers == (None, None, 2) and len(world.arrival_s) == table.n_queries
+    assert [station.slots for station in world.stations] == [None, None, 2] and len(world.arrival_s) == table.n_queries
 
 
 # --- the approximation ------------------------------------------------------------------------------------------------
@@ -369,4 +374,4 @@ def test_a_world_without_slots_is_no_world():
     params = problem(None).corners()
     np.testing.assert_allclose(problem({}).evaluate_params(params).Y, problem(None).evaluate_params(params).Y)
     arrival_s = problem({}).world.arrival_s
-    assert isinstance(problem({}).world, QueueWorld) and (np.diff(arrival_s) >= 0).all()
+    assert isinstance(problem({}).world, World) and (np.diff(arrival_s) >= 0).all()

@@ -18,7 +18,7 @@ from simulators.errors import ConfigError
 from toolkit.certify.evidence import gather_evidence
 from toolkit.evaluation import robust
 from toolkit.evaluation.constraints import parse_constraints, restore_constraints
-from toolkit.evaluation.contention import ContentionEstimator, make_queue_world
+from toolkit.evaluation.contention import ContendedEstimator, make_queue_world
 from toolkit.evaluation.estimators import AssignmentEstimator
 from toolkit.evaluation.metrics import HEADLINE, parse_metric
 from toolkit.evaluation.path import LambdaPath, PathEstimator
@@ -239,7 +239,7 @@ def estimators(seed):
     world = make_queue_world(table, rate_per_s=1.0, slots={"tier0": 1}, rng=rng)
     return [
         (order, AssignmentEstimator(table, cover, assigned)),
-        (ContentionEstimator(order, world, assigned), AssignmentEstimator(table, cover, assigned)),
+        (ContendedEstimator(order, world, assigned), AssignmentEstimator(table, cover, assigned)),
         (
             PathEstimator(table, cover, path, path.lambdas),
             AssignmentEstimator(table, cover, policy_family("utility", scores, LANES, k).assign(utility)),

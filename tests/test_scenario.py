@@ -23,6 +23,13 @@ from simulators.seeds import spawn_rng
 HYBRID_API = Path(__file__).parents[1] / "conf" / "scenario" / "hybrid_api.yaml"
 N = 100_000
 
+GOLDEN_QUALITY = [[0.9999994139302136, 0.9332062368137071, 0.9999997110497961], [0.7610651064167452, 1.0, 1.0]]
+GOLDEN_LATENCY_S = [
+    [2.1857070022948366, 6.000290503283652, 8.740883273216753],
+    [2.536898807927281, 6.493223644206169, 16.492240814670843],
+]
+GOLDEN_SCORE = [-2.960848857442145, -1.9555356028011186]
+
 
 def raw_spec(**changes: Any) -> dict[str, Any]:
     """A valid two-tier scenario; keys like `tiers__big__capability` change one value."""
@@ -259,7 +266,8 @@ class TestParse:
             ({"classifier_agreement": 1.0}, "scenario.classifier_agreement: expected", "got 1.0"),
             ({"difficulty_sd": float("nan")}, "scenario.difficulty_sd: expected a value that is a finite", "got nan"),
             ({"tiers": {}}, "scenario.tiers: ", "got {}"),
-            ({"slices__work": {"share": 1.0}}, "scenario.slices.work.difficulty: expected a value", "(and 4 more"),
+            ({"slices__work": {"share": 1.0}}, "scenario.slices.work.difficulty: expected a value", "got nothing"),
+            ({"tiers__big": {"capability": 1.0}}, "scenario.tiers.big.input_usd_per_mtok: expected", "(and 4 more"),
             ({"name": "two words"}, "scenario.name: ", "got 'two words'"),
         ],
     )
@@ -279,11 +287,12 @@ class TestParse:
 
 positive = st.floats(0.01, 50.0)
 sigmas = st.floats(0.0, 2.0)
+shares = st.floats(0, 1)
 tier_specs = st.fixed_dictionaries(
     {
         "capability": st.floats(-50, 50),
-        "input_usd_per_mtok": st.floats(0, 100),
-        "output_usd_per_mtok": st.floats(0, 100),
+        "input_usd_per_mtok": st.floats(0.001, 100),  # a price of 0 is an error
+        "output_usd_per_mtok": st.floats(0.001, 100),
         "ttft_median_s": positive,
         "ttft_sigma": sigmas,
         "tokens_per_s": positive,
@@ -291,7 +300,19 @@ tier_specs = st.fixed_dictionaries(
         "inflation_median": st.floats(1, 50),
         "inflation_exponent": st.floats(-1, 1),
         "inflation_sigma": sigmas,
-    }
+    },
+    optional={
+        "quality_shift": st.fixed_dictionaries({"s0": st.floats(-5, 5)}),
+        "cached_input_usd_per_mtok": st.floats(0, 100),
+        "reasoning_usd_per_mtok": st.floats(0, 100),
+        "batch_discount": st.floats(0, 0.99),
+        "fidelity": st.dictionaries(st.sampled_from(["format", "tools"]), shares),
+        "speculative": st.fixed_dictionaries({"draft_tokens": st.integers(1, 20), "acceptance": shares}),
+        "modes": st.fixed_dictionaries({"none": st.just({}), "full": st.just({"capability": 2.0})}),
+        "second": st.fixed_dictionaries(
+            {"tier": st.just("t0"), "share": st.floats(0.01, 1), "kind": st.sampled_from(["format", "check"])}
+        ),
+    },
 )
 slice_specs = st.fixed_dictionaries(
     {
@@ -300,22 +321,51 @@ slice_specs = st.fixed_dictionaries(
         "input_tokens_sigma": sigmas,
         "output_tokens_median": st.floats(1, 1e5),
         "output_tokens_sigma": sigmas,
-    }
+    },
+    optional={
+        "batch": st.booleans(),
+        "cached_share": shares,
+        "needs": st.lists(st.sampled_from(["format", "tools"]), unique=True),
+    },
 )
+changes = st.fixed_dictionaries(
+    {"at_s": st.floats(1, 99), "price_factor": st.floats(1.1, 3)},
+    optional={"tiers": st.just(["t0"]), "quality_shift": st.floats(-5, 5), "speed_factor": positive},
+)
+worlds = st.fixed_dictionaries(
+    {"traffic": st.just({"duration_s": 100.0, "arrivals": {"kind": "poisson", "rate_per_s": 1.0}})},
+    optional={
+        "network": st.fixed_dictionaries({"share": shares, "factor": st.floats(1, 10)}),
+        "changes": st.lists(changes, max_size=3),
+        "routers": st.fixed_dictionaries(
+            {"ml": st.fixed_dictionaries({"accuracy": st.floats(0.51, 0.99), "delay_median_s": st.floats(0, 1)})}
+        ),
+    },
+)
+
+
+def without_second_of_the_first(tiers: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`t0` is the others' second stage, so that it has none, and no modes."""
+    first = {key: value for key, value in tiers[0].items() if key not in {"second", "modes"}}
+    return {f"t{i}": tier for i, tier in enumerate([first, *tiers[1:]])}
+
+
 specs = st.builds(
-    lambda tiers, slices, sd, precision, agreement: {
+    lambda tiers, slices, sd, precision, agreement, world: {
         "name": "any",
         "difficulty_sd": sd,
         "quality_precision": precision,
         "classifier_agreement": agreement,
-        "tiers": {f"t{i}": tier for i, tier in enumerate(tiers)},
+        "tiers": without_second_of_the_first(tiers),
         "slices": {f"s{i}": {**one, "share": 1 / len(slices)} for i, one in enumerate(slices)},
+        **world,
     },
     st.lists(tier_specs, min_size=2, max_size=4),
     st.lists(slice_specs, min_size=1, max_size=4),
     st.floats(0.01, 10),
     st.floats(0.01, 1000),
     st.floats(0.51, 0.99),
+    st.just({}) | worlds,
 )
 
 
@@ -323,8 +373,10 @@ specs = st.builds(
 @given(raw=specs, n=st.integers(1, 40), seed=st.integers(0, 2**32))
 def test_every_valid_spec_gives_a_valid_table(raw: dict[str, Any], n: int, seed: int) -> None:
     table = sample(raw, n, seed)
-    assert table.quality.shape == (n, len(raw["tiers"]))
-    assert sorted(table.tiers) == sorted(raw["tiers"])
+    names = [f"{name}-{m}" if m else name for name, tier in raw["tiers"].items() for m in tier.get("modes", [""])]
+    assert table.quality.shape == (n, len(names))
+    assert sorted(table.tiers) == sorted(names)
+    assert table.hold_s.shape == table.quality.shape and (table.hold_s <= table.latency_s).all()
     assert table.has_cost and table.has_latency
     assert np.all(np.diff(table.cost_usd.mean(axis=0)) >= 0)
     assert np.all(table.latency_s >= table.ttft_s) and np.all(table.ttft_s > 0)
@@ -343,6 +395,12 @@ def table() -> OutcomeTable:
 
 class TestHybridApi:
     """The embedded scenario as it is committed."""
+
+    def test_a_seed_draws_what_it_drew_in_the_first_release(self, table: OutcomeTable) -> None:
+        """Written evidence rests on these draws: a new purpose must not take the stream of an old one."""
+        np.testing.assert_allclose(table.quality[:2], GOLDEN_QUALITY, rtol=1e-9)
+        np.testing.assert_allclose(table.latency_s[:2], GOLDEN_LATENCY_S, rtol=1e-9)
+        np.testing.assert_allclose(table.queries.signals["difficulty_score"][:2], GOLDEN_SCORE, rtol=1e-9)
 
     def test_three_tiers_and_at_least_six_slices(self, table: OutcomeTable) -> None:
         assert table.tiers == ("fast", "standard", "reasoning")

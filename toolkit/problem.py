@@ -12,8 +12,9 @@ import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, OutcomeTable
+from simulators.world import World
 from toolkit.evaluation.constraints import Constraint, slack_matrix
-from toolkit.evaluation.contention import ContentionEstimator, QueueWorld, approximate_latency
+from toolkit.evaluation.contention import ContendedEstimator, approximate_latency, only_waits
 from toolkit.evaluation.estimators import Estimator, headline_metrics
 from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import Coverage
@@ -140,18 +141,20 @@ class RoutingProblem:
         objectives: tuple[Metric, ...],
         constraints: tuple[Constraint, ...],
         coverage: Coverage,
-        world: QueueWorld | None = None,
+        world: World | None = None,
     ) -> None:
         if len({m.column for m in objectives}) < len(objectives) or not objectives:
             raise ConfigError(f"name one or more distinct objectives; got {[m.column for m in objectives]}")
         if len(family.scores.score) != table.n_queries:
             raise ConfigError(f"{table.n_queries} queries but {len(family.scores.score)} scores")
         self.table, self.family, self.world = table, family, world
+        self.single_precision = False  # of simulations; an enumeration may ask for it
         self.objectives, self.constraints, self.coverage = objectives, constraints, coverage
         wanted = (*objectives, *(c.metric for c in constraints), *headline_metrics(table, coverage))
         self.metrics: tuple[Metric, ...] = tuple(dict.fromkeys(wanted))
         self.parameter_names = family.parameter_names
-        exact = [m.column for m in self.metrics if world is None or not m.needs_latency]
+        touched = world is not None and not only_waits(world)  # by errors and fallbacks, quality and cost included
+        exact = [m.column for m in self.metrics if world is None or not (m.needs_latency or touched)]
         self.exact_columns = frozenset(exact)
 
     @property
@@ -177,7 +180,9 @@ class RoutingProblem:
         estimator = self.family.estimate(self.table, self.coverage, params)
         if self.world is None:
             return estimator
-        return ContentionEstimator(estimator, self.world, self.family.assign(params))
+        return ContendedEstimator(
+            estimator, self.world, self.family.assign(params), single_precision=self.single_precision
+        )
 
     def exact(self, params: FloatArray) -> dict[str, FloatArray]:
         """See `Problem`."""
@@ -185,11 +190,14 @@ class RoutingProblem:
         return self.family.estimate(self.table, self.coverage, params).values(metrics)
 
     def approximate(self, params: FloatArray) -> dict[str, FloatArray]:
-        """Latency under load by formulas of queueing theory; nothing where all is exact."""
+        """Latency by formulas of queueing theory, quality and cost as recorded; nothing where all is exact."""
         metrics = tuple(m for m in self.metrics if m.column not in self.exact_columns)
         if self.world is None or not metrics:
             return {}
-        return approximate_latency(self.table, self.world, self.family.assign(params), metrics)
+        timed = tuple(m for m in metrics if m.needs_latency)
+        recorded = tuple(m for m in metrics if not m.needs_latency)
+        found = self.family.estimate(self.table, self.coverage, params).values(recorded)
+        return found | approximate_latency(self.table, self.world, self.family.assign(params), timed)
 
     def corners(self) -> FloatArray:
         """See `Problem`."""

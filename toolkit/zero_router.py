@@ -72,5 +72,5 @@ def _slope(cost: FloatArray, quality: FloatArray, a: int, b: int) -> float:
 
 
 def zero_router_of(table: OutcomeTable) -> ZeroRouter:
-    """The Zero router of a table's own mean costs and qualities."""
-    return zero_router(table.cost_usd.mean(axis=0), table.quality.mean(axis=0))
+    """The Zero router of a table's own mean costs and qualities; mixing at random takes no router and pays for none."""
+    return zero_router(table.bare.cost_usd.mean(axis=0), table.bare.quality.mean(axis=0))

@@ -153,6 +153,7 @@ def certify(
     rng: np.random.Generator,
     most_unjudged: float = MOST_UNJUDGED,
     latency: tuple[FloatArray, FloatArray] | None = None,
+    baseline_table: OutcomeTable | None = None,
 ) -> Certificate:
     """Compare a policy with a baseline on data that neither was tuned on.
 
@@ -168,6 +169,7 @@ def certify(
         rng: For the bootstrap of latency differences.
         most_unjudged: Share of the queries that may lie in slices too small to be judged, for a pass.
         latency: `N` latencies of policy and baseline where they are simulated under load, seconds.
+        baseline_table: The same answers with the cost and time of the baseline's own router; None: it takes none.
 
     Raises:
         ConfigError: If alpha, power or margin make no sense or no slice can be judged.
@@ -191,7 +193,8 @@ def certify(
     ]
     criteria = _judged([overall, *slices, *(_constraint(test, table.n_queries) for test in tests)], labels)
     known = table.has_cost
-    cost = [table.cost_usd[rows, k] for k in (tier, baseline)]
+    other = table.bare if baseline_table is None else baseline_table
+    cost = [table.cost_usd[rows, tier], other.cost_usd[rows, baseline]]
     unjudged, verdict = float((group < 0).mean()), verdict_of(criteria)
     return Certificate(
         verdict="undecided" if verdict == "pass" and unjudged > most_unjudged else verdict,
@@ -203,7 +206,7 @@ def certify(
         baseline_quality=mean_interval(theirs, cluster, bounds=UNIT),
         cost_usd=mean_interval(cost[0], cluster) if known else UNKNOWN,
         cost_difference=mean_interval(cost[0] - cost[1], cluster) if known else UNKNOWN,
-        latency=_latency(table, tier, baseline, cluster, latency, rng),
+        latency=_latency((table, other), (tier, baseline), cluster, latency, rng),
         latency_simulated=latency is not None,
         worst_slice=worst_interval(list(group_estimates(table, coverage, ours, UNIT).values())),
         baseline_worst_slice=worst_interval(list(group_estimates(table, coverage, theirs, UNIT).values())),
@@ -286,18 +289,17 @@ def verdict_of(criteria: tuple[Criterion, ...]) -> Verdict:
 
 
 def _latency(
-    table: OutcomeTable,
-    tier: IntArray,
-    baseline: IntArray,
+    tables: tuple[OutcomeTable, OutcomeTable],
+    tiers: tuple[IntArray, IntArray],
     cluster: IntArray,
     simulated: tuple[FloatArray, FloatArray] | None,
     rng: np.random.Generator,
 ) -> tuple[LatencyChange, ...]:
     """Quantiles of both; without intervals where they were simulated, because waits depend on each other."""
-    if simulated is None and not table.has_latency:
+    if simulated is None and not tables[0].has_latency:
         return ()
-    rows = np.arange(table.n_queries)
-    ours, theirs = simulated or (table.latency_s[rows, tier], table.latency_s[rows, baseline])
+    rows = np.arange(tables[0].n_queries)
+    ours, theirs = simulated or (tables[0].latency_s[rows, tiers[0]], tables[1].latency_s[rows, tiers[1]])
     levels = tuple(LATENCY_LEVELS.values())
     gap = np.quantile(ours, levels) - np.quantile(theirs, levels)
     low, high = (np.full(len(levels), np.nan),) * 2 if simulated else _paired_quantiles(ours, theirs, cluster, rng)

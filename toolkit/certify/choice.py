@@ -24,6 +24,7 @@ from simulators.errors import ConfigError, InfeasibleError
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.certify.criteria import ConstraintTest
 from toolkit.evaluation.constraints import Constraint
+from toolkit.evaluation.metrics import ROUTER_DELAYS
 from toolkit.problem import Evaluation
 
 PATH_POINTS = 30
@@ -81,8 +82,10 @@ def safe_path(evaluation: Evaluation, constraints: tuple[Constraint, ...], point
     usable = np.flatnonzero(evaluation.ok)
     if len(usable) == 0:
         raise InfeasibleError(f"all {len(evaluation)} evaluations failed; none gave finite objectives")
+    chosen = [j for j, c in enumerate(constraints) if c.metric.base not in ROUTER_DELAYS]  # no policy changes those
+    chosen = chosen or list(range(len(constraints)))
     scale = np.array([1.0 if c.metric.in_points else abs(c.limit) for c in constraints])
-    safety = (evaluation.slack[usable] / scale).min(axis=1)
+    safety = (evaluation.slack[usable] / scale)[:, chosen].min(axis=1)
     price = _price(evaluation, constraints)[usable]
     highest = float(safety.max())
     levels = highest * np.linspace(1.0, 0.0, points) ** 2 if highest > 0 else np.array([highest])

@@ -34,7 +34,7 @@ from toolkit.certify.intervals import (
     worst_interval,
 )
 from toolkit.evaluation.constraints import Constraint
-from toolkit.evaluation.metrics import QUANTILES, Metric
+from toolkit.evaluation.metrics import QUANTILES, ROUTER_DELAYS, Metric
 from toolkit.evaluation.robust import cvar_of_means
 from toolkit.evaluation.slices import Coverage
 from toolkit.statistics import MeanEstimate, estimate_mean
@@ -92,7 +92,7 @@ class Judge:
             flipped, above, below = self._worst(self._per_group(gain, DIFFERENCE), -limit)
             value = Interval(mean=0.0 - flipped.mean, low=0.0 - flipped.high, high=0.0 - flipped.low)
             below, above = above, below
-        elif metric.base in QUANTILES:
+        elif metric.base in {**QUANTILES, **ROUTER_DELAYS}:
             value, above, below = self._quantile(tier, metric, limit)
         else:
             values, bounds = self._values(tier, metric)
@@ -109,6 +109,8 @@ class Judge:
             return "latency under load is simulated and has no interval here"
         if metric.needs_latency and not table.has_latency:
             return "this data has no latency_s of every answer"
+        if metric.base in ROUTER_DELAYS and table.router_delay_s is None:
+            return "the router's delay is not known here"
         if metric.base == "cost" and not table.has_cost:
             return "this data has no cost_usd"
         if metric.tier is not None and metric.tier not in table.tiers:
@@ -139,7 +141,8 @@ class Judge:
         if metric.base == "latency_mean":
             return latency, None
         assert metric.limit_s is not None
-        return (latency > metric.limit_s).astype(np.float64), UNIT
+        late = latency > metric.limit_s
+        return (~late if metric.maximise else late).astype(np.float64), UNIT
 
     def _per_group(self, values: FloatArray, bounds: tuple[float, float]) -> list[MeanEstimate]:
         """An estimate per covered group."""
@@ -173,7 +176,10 @@ class Judge:
 
     def _quantile(self, tier: IntArray, metric: Metric, limit: float) -> tuple[Interval, float, float]:
         rows = self._in_slice(metric)
-        latency, level = self._table.latency_s[rows, tier[rows]], QUANTILES[metric.base]
+        latency, level = self._table.latency_s[rows, tier[rows]], {**QUANTILES, **ROUTER_DELAYS}[metric.base]
+        if metric.base in ROUTER_DELAYS:
+            assert self._table.router_delay_s is not None
+            latency = self._table.router_delay_s[rows]
         slower = estimate_mean((latency > limit).astype(np.float64), self._cluster[rows], UNIT)
         # A ceiling on the quantile: above it if more than 1 - level are slower.
         return (

@@ -19,8 +19,12 @@ from toolkit.certify.intervals import (
     zero_difference,
 )
 from toolkit.certify.lanes import EligibilityEvidence, LaneEvidence, eligibility_evidence, lane_evidence
+from toolkit.certify.router import RouterEvidence, router_evidence
+from toolkit.certify.zero_load import ZeroUnderLoad
 from toolkit.evaluation.constraints import Constraint
+from toolkit.evaluation.contention import ContendedEstimator
 from toolkit.evaluation.estimators import AssignmentEstimator
+from toolkit.evaluation.metrics import ROUTER_DELAYS
 from toolkit.evaluation.slices import Coverage
 from toolkit.evaluation.summary import latency_summary
 from toolkit.policies.lanes import Lanes
@@ -94,6 +98,7 @@ class Evidence:
         constraints: Each constraint on this table.
         lanes: Each lane apart, the first to take queries first; empty where the policy decides every query.
         eligibility: The eligibility head on this table, or None without one.
+        router: What deciding takes, a part of the policy's figures and of no other; None where nothing is known.
     """
 
     n: int
@@ -121,6 +126,7 @@ class Evidence:
     merged_into: dict[str, str | None] = field(default_factory=dict)
     lanes: tuple[LaneEvidence, ...] = ()
     eligibility: EligibilityEvidence | None = None
+    router: RouterEvidence | None = None
 
 
 def gather_evidence(
@@ -132,8 +138,11 @@ def gather_evidence(
     constraints: tuple[Constraint, ...],
     best_single: int,
     tier_latency_p95_s: FloatArray | None = None,
+    contended: ContendedEstimator | None = None,
+    zero: ZeroUnderLoad | None = None,
     lanes: tuple[Lanes, IntArray] | None = None,
     target: EligibilityTarget | None = None,
+    router_budgets_s: tuple[float, ...] = (),
 ) -> Evidence:
     """Evidence for one assignment.
 
@@ -145,8 +154,12 @@ def gather_evidence(
         constraints: What the policy was tuned to meet.
         best_single: Index of the single tier that was best on the tune split.
         tier_latency_p95_s: `K` p95 latencies of the single tiers, where they are not those of `table` (load).
+        contended: Figures of the same assignment over its requests, where requests wait for each other: latencies and
+            constraints are then theirs.
         lanes: The policy's lanes, and `N` which lane took each query; None: nothing is said on lanes.
         target: What the eligibility head predicts, or None without one.
+        zero: The Zero router, where it had to be simulated too.
+        router_budgets_s: Delays that the router's p95 is held against.
     """
     everything = np.arange(table.n_queries)
     known = table.has_cost
@@ -160,31 +173,36 @@ def gather_evidence(
         tiers=table.tiers,
         quality=mean_interval(table.quality[everything, tier], table.cluster_code, bounds=UNIT),
         cost_usd=mean_interval(cost, table.cluster_code) if known else UNKNOWN,
-        latency_s=latency_summary(table, everything, tier),
+        latency_s=latency_summary(table, everything, tier) if contended is None else contended.latency_summary(),
         tier_shares=np.bincount(tier, minlength=table.n_tiers) / table.n_queries,
-        tier_quality=table.quality.mean(axis=0),
-        tier_cost_usd=table.cost_usd.mean(axis=0) if known else np.full(table.n_tiers, np.nan),
-        tier_latency_p95_s=np.quantile(table.latency_s, 0.95, axis=0)
+        tier_quality=table.bare.quality.mean(axis=0),
+        tier_cost_usd=table.bare.cost_usd.mean(axis=0) if known else np.full(table.n_tiers, np.nan),
+        tier_latency_p95_s=np.quantile(table.bare.latency_s, 0.95, axis=0)
         if tier_latency_p95_s is None
         else tier_latency_p95_s,
         cheapest=table.tiers[0],
         dearest=table.tiers[-1],
         best_single=table.tiers[best_single],
         versus={table.tiers[k]: paired_quality(table, tier, k, everything) for k in compared},
-        zero_quality=zero_router_of(table).quality_at(float(cost.mean())) if known else np.nan,
-        zero_difference=zero_difference(table, tier) if known else None,
+        zero_quality=zero.quality
+        if zero is not None
+        else zero_router_of(table).quality_at(float(cost.mean()))
+        if known
+        else np.nan,
+        zero_difference=zero.difference if zero is not None else zero_difference(table, tier) if known else None,
         information=rank_correlation(score[usable], gain[usable]),
         information_tier=table.tiers[upgrade],
         oracle_quality=float(table.quality.max(axis=1).mean()),
         slices=_slice_evidence(table, tier, coverage, compared),
         uncovered={name: int(coverage.counts[table.slices.index(name)]) for name in coverage.merged},
-        constraints=_constraint_evidence(table, tier, coverage, constraints),
+        constraints=_constraint_evidence(table, tier, coverage, constraints, contended),
         worst=_worst(table, tier, coverage),
         merged_into=coverage.merged_into(table),
         lanes=() if lanes is None else lane_evidence(table, tier, lanes[1], lanes[0], best_single),
         eligibility=None
         if lanes is None or target is None
         else eligibility_evidence(table, lanes[1], lanes[0], target),
+        router=router_evidence(table, tier, router_budgets_s),
     )
 
 
@@ -203,7 +221,7 @@ def _slice_evidence(
                 quality=mean_interval(table.quality[rows, chosen], table.cluster_code[rows], bounds=UNIT),
                 cost_usd=float(table.cost_usd[rows, chosen].mean()),
                 tier_shares=np.bincount(chosen, minlength=table.n_tiers) / len(rows),
-                tier_quality=table.quality[rows].mean(axis=0),
+                tier_quality=table.bare.quality[rows].mean(axis=0),
                 versus={table.tiers[k]: paired_quality(table, tier, k, rows) for k in compared},
             )
         )
@@ -217,15 +235,20 @@ def _worst(table: OutcomeTable, tier: IntArray, coverage: Coverage) -> Interval:
 
 
 def _constraint_evidence(
-    table: OutcomeTable, tier: IntArray, coverage: Coverage, constraints: tuple[Constraint, ...]
+    table: OutcomeTable,
+    tier: IntArray,
+    coverage: Coverage,
+    constraints: tuple[Constraint, ...],
+    contended: ContendedEstimator | None,
 ) -> tuple[ConstraintEvidence, ...]:
-    estimator = AssignmentEstimator(table, coverage, tier[None, :].astype(np.int8))
+    estimator = contended or AssignmentEstimator(table, coverage, tier[None, :].astype(np.int8))
     found = []
     for constraint in constraints:
         name = constraint.metric.slice_name
         absent = name is not None and (name not in table.slices or coverage.counts[table.slices.index(name)] == 0)
         unknown = constraint.metric.needs_latency and not table.has_latency
         unknown |= constraint.metric.base == "cost" and not table.has_cost
+        unknown |= constraint.metric.base in ROUTER_DELAYS and table.router_delay_s is None
         unknown |= constraint.metric.tier is not None and constraint.metric.tier not in table.tiers
         if absent or unknown or (constraint.metric.over_slices and not coverage.groups):
             value = np.nan

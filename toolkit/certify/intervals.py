@@ -166,7 +166,7 @@ def paired_quality(table: OutcomeTable, tier: IntArray, other: int, rows: IntArr
     """
     if (tier[rows] == other).all():
         return Interval(mean=0.0, low=0.0, high=0.0)
-    difference = table.quality[rows, tier[rows]] - table.quality[rows, other]
+    difference = table.quality[rows, tier[rows]] - table.bare.quality[rows, other]
     return mean_interval(difference, table.cluster_code[rows], bounds=DIFFERENCE)
 
 
@@ -186,8 +186,8 @@ def zero_difference(table: OutcomeTable, tier: IntArray) -> Interval:
     hull = zero_router_of(table)
     share, slope = hull.mixture_at(float(cost.mean()))
     members = list(hull.tier)
-    extra_cost = cost - table.cost_usd[:, members] @ share
-    influence = quality - table.quality[:, members] @ share - slope * extra_cost
+    extra_cost = cost - table.bare.cost_usd[:, members] @ share
+    influence = quality - table.bare.quality[:, members] @ share - slope * extra_cost
     influence[np.abs(influence) < _ROUNDING] = 0.0  # a single tier on the hull differs from itself by nothing
     return mean_interval(influence, table.cluster_code)
 

@@ -22,6 +22,7 @@ _NAMED = {
     "p50_ceiling_s": "latency_p50",
     "p95_ceiling_s": "latency_p95",
     "p99_ceiling_s": "latency_p99",
+    "router_budget_s": "router_delay_p95",
 }
 
 

@@ -1,44 +1,51 @@
-"""Latency where requests wait for each other: tiers with slots, first come, first served.
+"""Figures where requests wait for each other, are refused or fail: simulated, candidate by candidate, on one world.
 
-Costs and qualities do not depend on waits, so they stay exact; only latency metrics are simulated. Routing does not
-look at queues here, so each tier is a queue of its own.
+Where routing alone decides who waits where (`World.feed_forward`), costs and qualities do not depend on waits, so they
+stay exact and only latency is simulated. Else errors and fallbacks enter quality and cost: each query then counts with
+the mean over its requests (a failed request is worth 0), and as recorded where no counted request asks it.
+
+Latencies are over counted requests, which batch traffic is not among: quantiles and means over the answered ones,
+shares over a limit with the failed ones as too late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
-from simulators.queueing import mean_wait, poisson_arrivals, probability_of_wait, waiting_times
+from simulators.queueing import mean_wait, poisson_arrivals, probability_of_wait
+from simulators.world import Station, TierRule, World
 from toolkit.evaluation.estimators import Estimator
-from toolkit.evaluation.metrics import QUANTILES, Metric
+from toolkit.evaluation.metrics import QUANTILES, ROUTER_DELAYS, Metric
 
+if TYPE_CHECKING:
+    from simulators.journeys import Journeys
+
+MOST_SIMULATED = {True: 4e9, False: 2e7}
+"""Candidates x requests that an enumeration may simulate, where routing alone decides who waits, and elsewhere."""
+
+_CHUNK_ELEMENTS = 4_000_000
+_LANE_CHUNK = 1_024
 _MOST_ROWS = 1_000
 _CRITICAL = 0.97
 
+_SUMMARY = {name: Metric(f"latency_{name}") for name in ("mean", "p50", "p95", "p99")}
 
-@dataclass(frozen=True, kw_only=True)
-class QueueWorld:
-    """Arrivals of the N queries of one table, and the slots of each tier.
-
-    Attributes:
-        arrival_s: `N` arrival instants, ascending, in the order of the table.
-        servers: `K` slots; None where a tier never makes anybody wait.
-    """
-
-    arrival_s: FloatArray
-    servers: tuple[int | None, ...]
+Assignment = NDArray[np.int8]
 
 
 def make_queue_world(
     table: OutcomeTable, *, rate_per_s: float, slots: Mapping[str, int], rng: np.random.Generator
-) -> QueueWorld:
-    """Poisson arrivals in the order of the table, and slots by tier name.
+) -> World:
+    """One request per query in the order of the table, Poisson arrivals, slots by tier name.
 
     Raises:
         ConfigError: If latencies are unknown, or a name is no tier.
@@ -49,122 +56,334 @@ def make_queue_world(
     if unknown:
         raise ConfigError(f"world.slots names {unknown}, which are none of the tiers {list(table.tiers)}")
     arrival_s = poisson_arrivals(table.n_queries, rate_per_s=rate_per_s, rng=rng)
-    return QueueWorld(arrival_s=arrival_s, servers=tuple(slots.get(tier) for tier in table.tiers))
+    delay_s = 0.0 if table.router_delay_s is None else table.router_delay_s
+    ready_s = arrival_s + delay_s
+    order = np.argsort(ready_s, kind="stable")
+    return World(
+        arrival_s=arrival_s[order],
+        ready_s=ready_s[order],
+        row=order,
+        router_down=np.zeros(table.n_queries, dtype=np.bool_),
+        stations=tuple(Station(name=tier, slots=slots.get(tier)) for tier in table.tiers),
+        rules=tuple(TierRule(station=k) for k in range(table.n_tiers)),
+        duration_s=float(arrival_s[-1]),
+    )
 
 
-def contended_latency(table: OutcomeTable, world: QueueWorld, tier: NDArray[np.int8] | IntArray) -> FloatArray:
-    """`N` latencies, waits included, of one assignment (`tier: N`), seconds."""
-    latency = table.latency_s[np.arange(table.n_queries), tier]
-    for k, servers in enumerate(world.servers):
-        rows = np.flatnonzero(tier == k)
-        if servers is not None and len(rows):
-            latency[rows] += waiting_times(world.arrival_s[rows], latency[rows], servers=servers)
-    return latency
+def with_capacity(table: OutcomeTable, world: World | None) -> OutcomeTable:
+    """The table with each request's part of the fixed price of all capacity in its cost: the same for every tier."""
+    if world is None or world.usd_per_hour == 0 or table.fixed_usd:
+        return table
+    per_request = world.usd_per_hour * world.duration_s / 3600 / world.n_requests
+    return dataclasses.replace(table, cost_usd=table.cost_usd + per_request, fixed_usd=per_request, _hash=[])
 
 
-class ContentionEstimator(Estimator):
-    """An exact estimator for what contention does not touch, a simulation for latencies.
+class ContendedEstimator(Estimator):
+    """An exact estimator for what contention does not touch, a simulation for the rest.
 
     Args:
         exact: The estimator of the same candidates without contention.
-        world: The queues.
+        world: Requests and what stands in their way.
         assignment: `n x N` tiers.
+        single_precision: Whether many candidates at once may be simulated in single precision, where routing alone
+            decides who waits; `simulators.contention.lanes` states the error.
     """
 
-    def __init__(self, exact: Estimator, world: QueueWorld, assignment: NDArray[np.int8]) -> None:
+    def __init__(
+        self, exact: Estimator, world: World, assignment: Assignment, *, single_precision: bool = False
+    ) -> None:
         super().__init__(exact.table, exact.coverage)
+        self._single_precision = single_precision
         self._exact, self._world, self._assignment = exact, world, assignment
-        self._latency: FloatArray | None = None
-
-    def _simulated(self) -> FloatArray:
-        """`n x N` latencies; simulated once."""
-        if self._latency is None:
-            self._latency = np.stack([contended_latency(self.table, self._world, row) for row in self._assignment])
-        return self._latency
+        self._cost_by_slice: FloatArray | None = None
 
     def value(self, metric: Metric) -> FloatArray:
         """See `Estimator`."""
-        if not metric.needs_latency:
+        return self.values((metric,))[metric.column]
+
+    def values(self, metrics: tuple[Metric, ...]) -> dict[str, FloatArray]:
+        """See `Estimator`; one simulation per candidate serves all metrics."""
+        timed = tuple(m for m in metrics if m.needs_latency)
+        untouched = only_waits(self._world)
+        simulated = timed or (not untouched and self._cost_by_slice is None)
+        found = self._simulate(timed) if simulated else {}
+        for m in metrics:
+            if not m.needs_latency:
+                found[m.column] = self._exact.value(m) if untouched else self._from_requests(m)
+        return {m.column: found[m.column] for m in metrics}
+
+    def latency_summary(self) -> dict[str, float]:
+        """`mean`, `p50`, `p95`, `p99` over the answered requests of the first candidate, seconds."""
+        found = self.values(tuple(_SUMMARY.values()))
+        return {name: float(found[m.column][0]) for name, m in _SUMMARY.items()}
+
+    def _from_requests(self, metric: Metric) -> FloatArray:
+        if metric.over_slices:
+            return self._over_slices(metric)
+        if metric.base in ROUTER_DELAYS or (metric.base == "cost" and not self.table.has_cost):
             return self._exact.value(metric)
-        rows = self._rows(metric)
-        return latency_value(self._simulated()[:, rows], metric)
+        assert self._cost_by_slice is not None
+        sums = self.quality_by_slice() if metric.base == "quality" else self._cost_by_slice
+        if metric.slice_name is None:
+            return np.asarray(sums.sum(axis=1) / self.table.n_queries)
+        code, count = self._slice(metric.slice_name)
+        return np.asarray(sums[:, code] / count)
+
+    def _simulate(self, timed: tuple[Metric, ...]) -> dict[str, FloatArray]:
+        if self._can_use_lanes(timed):
+            return self._in_lanes(timed)
+        keep = not only_waits(self._world)
+        parts: list[dict[str, FloatArray]] = []
+        quality, cost = [], []
+        for chunk in chunks(self._assignment, self._world.n_requests):
+            journeys = run(self._world, self.table, chunk)
+            parts.append(self._latencies(journeys, timed))
+            if keep:
+                per_query = PerQuery(self._world, self.table, chunk, journeys)
+                quality.append(self._slice_sums_of(per_query.quality))
+                cost.append(self._slice_sums_of(per_query.cost_usd))
+        if keep:
+            self._quality_by_slice, self._cost_by_slice = np.concatenate(quality), np.concatenate(cost)
+        return {m.column: np.concatenate([part[m.column] for part in parts]) for m in timed}
+
+    def _latencies(self, journeys: Journeys, timed: tuple[Metric, ...]) -> dict[str, FloatArray]:
+        code = self.table.slice_code[self._world.row]
+        counted = self._world.arrival_s >= self._world.warmup_s
+        found = {}
+        for m in timed:
+            rows = counted if m.slice_name is None else counted & (code == self._slice(m.slice_name)[0])
+            late = np.where(journeys.served[:, rows] < 0, np.inf, journeys.e2e_s[:, rows])
+            found[m.column] = latency_value(late, m)
+        return found
+
+    def _slice_sums_of(self, values: FloatArray) -> FloatArray:
+        """`c x S` sums of `values: c x N`."""
+        member = np.eye(len(self.table.slices))[self.table.slice_code]
+        return np.asarray(values @ member)
+
+    def _can_use_lanes(self, timed: tuple[Metric, ...]) -> bool:
+        whole = all(m.slice_name is None for m in timed)
+        return self._single_precision and whole and only_waits(self._world)
+
+    def _in_lanes(self, timed: tuple[Metric, ...]) -> dict[str, FloatArray]:
+        """Many candidates at once in single precision; `simulators.contention.lanes` states the error."""
+        from simulators.contention.lanes import summarise
+
+        world, table = self._world, self.table.bare
+        levels = tuple(QUANTILES.values())
+        limits = tuple(m.limit_s for m in timed if m.limit_s is not None)
+        parts = []
+        for start in range(0, len(self._assignment), _LANE_CHUNK):
+            parts.append(
+                summarise(
+                    world.ready_s,
+                    table.hold_s,
+                    table.latency_s,
+                    world.row,
+                    np.ascontiguousarray(self._assignment[start : start + _LANE_CHUNK][:, world.row]),
+                    np.array([rule.station for rule in world.rules], dtype=np.int64),
+                    np.array([station.slots or 0 for station in world.stations], dtype=np.int64),
+                    counted=world.arrival_s >= world.warmup_s,
+                    offset_s=world.ready_s - world.arrival_s,
+                    levels=levels,
+                    limits_s=limits,
+                )
+            )
+        mean = np.concatenate([p.mean_s for p in parts])
+        quantiles = np.concatenate([p.quantiles_s for p in parts])
+        over = np.concatenate([p.over for p in parts])
+        found = {}
+        for m in timed:
+            if m.base in QUANTILES:
+                found[m.column] = quantiles[:, list(QUANTILES).index(m.base)]
+            elif m.limit_s is not None:
+                late = over[:, limits.index(m.limit_s)]
+                found[m.column] = 1.0 - late if m.maximise else late
+            else:
+                found[m.column] = mean
+        return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+
+    def quality_by_slice(self) -> FloatArray:
+        """See `Estimator`."""
+        if only_waits(self._world):
+            return self._exact.quality_by_slice()
+        if self._quality_by_slice is None:
+            self._simulate(())
+        assert self._quality_by_slice is not None
+        return self._quality_by_slice
 
     def slice_sums(self, values: FloatArray) -> FloatArray:
-        """See `Estimator`."""
+        """See `Estimator`; of recorded values, whatever happens to the requests."""
         return self._exact.slice_sums(values)
 
     def total_sums(self, values: FloatArray) -> FloatArray:
-        """See `Estimator`."""
+        """See `Estimator`; of recorded values, whatever happens to the requests."""
         return self._exact.total_sums(values)
 
     def latency_quantiles(self, levels: tuple[float, ...], rows: IntArray) -> FloatArray:
-        """See `Estimator`."""
-        return np.quantile(self._simulated()[:, rows], levels, axis=1).T
+        """See `Estimator`; over the counted requests that ask one of the queries at `rows`."""
+        asked = np.isin(self._world.row, rows) & (self._world.arrival_s >= self._world.warmup_s)
+        parts = []
+        for chunk in chunks(self._assignment, self._world.n_requests):
+            journeys = run(self._world, self.table, chunk)
+            late = np.where(journeys.served[:, asked] < 0, np.inf, journeys.e2e_s[:, asked])
+            parts.append(_quantiles(late, levels))
+        return np.concatenate(parts)
 
     def tier_counts(self) -> IntArray:
-        """See `Estimator`."""
+        """See `Estimator`: where the policy sends the queries, wherever they end."""
         return self._exact.tier_counts()
 
 
+def only_waits(world: World) -> bool:
+    """Whether requests wait and nothing worse, so that quality and cost are those recorded."""
+    return world.feed_forward and not bool(world.router_down.any())
+
+
+def without_router(world: World) -> World:
+    """The same requests, each at its tier the instant it arrives: what traffic without a router meets."""
+    order = np.argsort(world.arrival_s, kind="stable")
+    arrival_s, up = world.arrival_s[order], np.zeros(world.n_requests, dtype=np.bool_)
+    return dataclasses.replace(
+        world, arrival_s=arrival_s, ready_s=arrival_s, row=world.row[order], router_down=up, router_fallback=-1
+    )
+
+
+def run(world: World, table: OutcomeTable, assignment: Assignment) -> Journeys:
+    """Every request of a few candidates (`assignment: c x N`)."""
+    from simulators.simulate import simulate
+
+    return simulate(world, table, np.asarray(assignment, dtype=np.int8), per_request=False)
+
+
+def chunks(assignment: Assignment, n_requests: int) -> Iterator[Assignment]:
+    """The candidates in parts whose requests fit into memory."""
+    step = max(1, _CHUNK_ELEMENTS // n_requests)
+    for start in range(0, len(assignment), step):
+        yield assignment[start : start + step]
+
+
+class PerQuery:
+    """What became of each query: the mean over its counted requests, or what was recorded where there is none.
+
+    Attributes:
+        quality, cost_usd: `c x N`.
+    """
+
+    def __init__(self, world: World, table: OutcomeTable, assignment: Assignment, journeys: Journeys) -> None:
+        self._world, self._table = world, table
+        every = np.arange(table.n_queries)
+        asked, mean = self._mean_over_requests
+        quality = journeys.quality(table.quality, world.row)
+        self.quality = np.where(asked, np.asarray(mean @ quality.T).T, table.quality[every, assignment])
+        self.cost_usd = table.cost_usd[every, assignment]
+        if table.has_cost:
+            self.cost_usd = np.where(asked, np.asarray(mean @ journeys.cost_usd.T).T, self.cost_usd)
+
+    @cached_property
+    def _mean_over_requests(self) -> tuple[NDArray[np.bool_], sparse.csr_matrix]:
+        """`N` whether a counted request asks the query, and the `N x R` matrix that takes the mean over them."""
+        counted, n = self._world.counted, self._table.n_queries
+        row = self._world.row[counted]
+        times = np.bincount(row, minlength=n)
+        shape = (n, self._world.n_requests)
+        return times > 0, sparse.csr_matrix((1.0 / times[row], (row, counted)), shape=shape)
+
+
+def under_load(table: OutcomeTable, world: World, tier: IntArray) -> OutcomeTable:
+    """The table with what contention makes of one assignment (`tier: N`) in the cells that it chose.
+
+    The latency of a query is that of the first counted request that asks it (as recorded where none does), so that the
+    N latencies are a sample of the requests'.
+    """
+    assignment = tier[None, :].astype(np.int8)
+    journeys = run(world, table, assignment)
+    every, counted = np.arange(table.n_queries), world.counted
+    asked, first = np.unique(world.row[counted], return_index=True)
+    latency_s, quality, cost_usd = table.latency_s.copy(), table.quality, table.cost_usd
+    latency_s[asked, tier[asked]] = journeys.e2e_s[0, counted[first]]
+    if not only_waits(world):
+        per_query = PerQuery(world, table, assignment, journeys)
+        quality, cost_usd = quality.copy(), cost_usd.copy()
+        quality[every, tier] = np.clip(per_query.quality[0], 0.0, 1.0)
+        cost_usd[every, tier] = per_query.cost_usd[0]
+    return dataclasses.replace(
+        table, latency_s=latency_s, quality=quality, cost_usd=cost_usd, occupied_s=table.hold_s, _hash=[]
+    )
+
+
 def latency_value(latency_s: FloatArray, metric: Metric) -> FloatArray:
-    """`n` values of a latency metric from `n x N` latencies."""
+    """`n` values of a latency metric from `n x R` latencies, infinite where a request failed."""
     if metric.base in QUANTILES:
-        return np.asarray(np.quantile(latency_s, QUANTILES[metric.base], axis=1))
+        return _quantiles(latency_s, (QUANTILES[metric.base],))[:, 0]
     if metric.base == "latency_mean":
-        return np.asarray(latency_s.mean(axis=1))
+        answered = np.isfinite(latency_s)
+        n = np.maximum(answered.sum(axis=1), 1)
+        mean = np.where(answered, latency_s, 0.0).sum(axis=1) / n
+        return np.where(answered.any(axis=1), mean, np.nan)
     assert metric.limit_s is not None
-    return np.asarray((latency_s > metric.limit_s).mean(axis=1))
+    late = (latency_s > metric.limit_s).mean(axis=1) if latency_s.shape[1] else np.full(len(latency_s), np.nan)
+    return np.asarray(1.0 - late if metric.maximise else late)
+
+
+def _quantiles(latency_s: FloatArray, levels: tuple[float, ...]) -> FloatArray:
+    """`n x len(levels)` over the finite latencies; NaN where there is none."""
+    if latency_s.shape[1] and np.isfinite(latency_s).all():
+        return np.asarray(np.quantile(latency_s, levels, axis=1).T)
+    rows = [row[np.isfinite(row)] for row in latency_s]
+    return np.array([np.quantile(row, levels) if len(row) else np.full(len(levels), np.nan) for row in rows])
 
 
 def approximate_latency(
-    table: OutcomeTable, world: QueueWorld, assignment: NDArray[np.int8], metrics: tuple[Metric, ...]
+    table: OutcomeTable, world: World, assignment: Assignment, metrics: tuple[Metric, ...]
 ) -> dict[str, FloatArray]:
-    r"""Latency metrics by formulas, on a subset of the queries: the prior mean that a model of the residual needs.
+    r"""Latency metrics by formulas, on a subset of the requests: the prior mean that a model of the residual needs.
 
     A wait is drawn at evenly spread levels from $P(W > t) = C e^{-tC/\bar W}$ (exact for M/M/c), with Erlang's C and
-    the two-moment mean. Beyond a utilisation of 0.97 the backlog that a fluid would build up is added.
+    the two-moment mean. Beyond a utilisation of 0.97 the backlog that a fluid would build up is added. Rates are means
+    over the whole duration; limits, time-outs and outages are ignored.
 
     Args:
         table: The outcomes.
-        world: The queues.
+        world: Requests and stations.
         assignment: `n x N` tiers.
         metrics: Latency metrics.
     """
-    step = max(1, table.n_queries // _MOST_ROWS)
-    rows = np.arange(0, table.n_queries, step)
-    level = np.modf(0.5 + np.arange(len(rows)) * 0.6180339887498949)[0]
-    latency = np.stack([_approximate_row(table, world, tier, rows, level) for tier in assignment])
+    step = max(1, world.n_requests // _MOST_ROWS)
+    some = np.arange(0, world.n_requests, step)
+    level = np.modf(0.5 + np.arange(len(some)) * 0.6180339887498949)[0]
+    latency = np.stack([_approximate(table, world, tier, some, level) for tier in assignment])
     found = {}
     for m in metrics:
         inside = slice(None)
         if m.slice_name is not None:
-            inside = table.slice_code[rows] == table.slices.index(m.slice_name)
+            inside = table.slice_code[world.row[some]] == table.slices.index(m.slice_name)
             if not inside.any():
                 continue
         found[m.column] = latency_value(latency[:, inside], m)
     return found
 
 
-def _approximate_row(
-    table: OutcomeTable, world: QueueWorld, tier: NDArray[np.int8], rows: IntArray, level: FloatArray
-) -> FloatArray:
-    latency = table.latency_s[rows, tier[rows]]
-    horizon_s = float(world.arrival_s[-1])
-    for k, servers in enumerate(world.servers):
-        member = tier == k
-        if servers is None or not member.any():
+def _approximate(table: OutcomeTable, world: World, tier: Assignment, some: IntArray, level: FloatArray) -> FloatArray:
+    chosen, hold = tier[world.row], table.hold_s[world.row, tier[world.row]]
+    station = np.array([rule.station for rule in world.rules])[chosen]
+    latency = table.latency_s[world.row[some], chosen[some]]
+    horizon_s = world.duration_s
+    for j, slots in enumerate(s.slots for s in world.stations):
+        member = station == j
+        if slots is None or not member.any():
             continue
-        service = table.latency_s[member, k]
-        mean, here = float(service.mean()), tier[rows] == k
+        service = hold[member]
+        mean, here = float(service.mean()), member[some]
         if mean == 0:
             continue
-        offered = service.sum() / horizon_s
-        stable = min(offered, _CRITICAL * servers)
+        offered = float(service.sum()) / horizon_s
+        stable = min(offered, _CRITICAL * slots)
         cv2 = float(service.var()) / mean**2
-        wait = mean_wait(stable, servers, mean_service_s=mean, cv2_service=cv2)
-        share = probability_of_wait(stable, servers)
+        wait = mean_wait(stable, slots, mean_service_s=mean, cv2_service=cv2)
+        share = probability_of_wait(stable, slots)
         excess = np.log(np.maximum(share, 1e-9) / np.maximum(level[here], 1e-9))
         drawn = np.where(level[here] < share, wait / max(share, 1e-9) * excess, 0.0)
-        backlog_s = horizon_s * max(0.0, offered / servers - _CRITICAL)
+        backlog_s = horizon_s * max(0.0, offered / slots - _CRITICAL)
         latency[here] += drawn + backlog_s * level[here]
     return np.asarray(latency)

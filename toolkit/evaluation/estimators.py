@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.evaluation import robust
-from toolkit.evaluation.metrics import HEADLINE, QUANTILES, Metric
+from toolkit.evaluation.metrics import HEADLINE, QUANTILES, ROUTER_DELAYS, Metric
 from toolkit.evaluation.slices import Coverage
 
 _CHUNK_ELEMENTS = 8_000_000
@@ -58,6 +58,8 @@ class Estimator(ABC):
         """
         if metric.over_slices:
             return self._over_slices(metric)
+        if metric.base in ROUTER_DELAYS:
+            return np.full(len(self.tier_counts()), self._router_delay(metric))
         if metric.needs_latency and not self.table.has_latency:
             raise ConfigError(f"{metric.column} needs latency_s of every answer, which this data does not have")
         if metric.base in QUANTILES:
@@ -76,6 +78,15 @@ class Estimator(ABC):
             found.update({m.column: quantiles[:, i] for i, m in enumerate(overall)})
         return {m.column: found[m.column] for m in metrics}
 
+    def _router_delay(self, metric: Metric) -> float:
+        delay_s = self.table.router_delay_s
+        if delay_s is None:
+            raise ConfigError(
+                f"{metric.column} needs the router's delay, which is not known; state router.delay_s=SECONDS, or take "
+                "a router of a scenario, such as scorer=classifier"
+            )
+        return float(np.quantile(delay_s[self._rows(metric)], ROUTER_DELAYS[metric.base]))
+
     def _quantity(self, metric: Metric) -> FloatArray:
         if metric.base == "quality":
             return self.table.quality
@@ -89,7 +100,8 @@ class Estimator(ABC):
         if metric.base == "latency_mean":
             return self.table.latency_s
         assert metric.limit_s is not None
-        return (self.table.latency_s > metric.limit_s).astype(np.float64)
+        late = self.table.latency_s > metric.limit_s
+        return (~late if metric.maximise else late).astype(np.float64)
 
     def _mean(self, values: FloatArray, metric: Metric) -> FloatArray:
         if metric.slice_name is None:

@@ -1,8 +1,9 @@
 """Names of what can be optimised or bounded: `cost`, `quality`, `worst_slice`, `latency_p95`, `quality@gsm8k`, ...
 
-Grammar: `BASE[@SLICE]`, where BASE is one of the names below or `share_over:SECONDS`, the share of queries slower
-than that. `slice:NAME` is another way to write `quality@NAME`. Without `@SLICE`, because they are over all covered
-slices: `worst_slice`, `worst_slice_lcb`, `slice_cvar:SHARE`, `slice_loss:TIER` and `slice_loss_ucb:TIER`.
+Grammar: `BASE[@SLICE]`, where BASE is one of the names below, `share_over:SECONDS`, the share of queries slower than
+that, or `share_within:SECONDS`, the rest (attainment of a service level). `slice:NAME` is another way to write
+`quality@NAME`. Without `@SLICE`, because they are over all covered slices: `worst_slice`, `worst_slice_lcb`,
+`slice_cvar:SHARE`, `slice_loss:TIER` and `slice_loss_ucb:TIER`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ _COLUMNS = {
     "latency_p95": "latency_p95_s",
     "latency_p99": "latency_p99_s",
     "worst_slice_lcb": "worst_slice_lcb_quality",
+    "router_delay_p95": "router_delay_p95_s",
 }
 _ALIASES = {"latency": "latency_mean", "p50": "latency_p50", "p95": "latency_p95", "p99": "latency_p99"}
-HEADLINE = tuple(base for base in _COLUMNS if base != "worst_slice_lcb")
+ROUTER_DELAYS = {"router_delay_p95": 0.95}
+"""Quantiles of what the router itself takes; the same for every policy behind it."""
+HEADLINE = tuple(base for base in _COLUMNS if base not in {"worst_slice_lcb", *ROUTER_DELAYS})
 _LOSSES = ("slice_loss", "slice_loss_ucb")
+_SHARES = ("share_over", "share_within")
 _OVER_SLICES = frozenset({"worst_slice", "worst_slice_lcb", "slice_cvar", *_LOSSES})
 
 
@@ -35,7 +40,7 @@ class Metric:
     Attributes:
         base: Name without the slice, such as `latency_p95`.
         slice_name: The slice it is restricted to, or None for all queries.
-        limit_s: The limit of `share_over`, seconds.
+        limit_s: The limit of `share_over` and `share_within`, seconds.
         share: The share of the traffic that `slice_cvar` looks at, in (0, 1].
         tier: The tier that `slice_loss` and `slice_loss_ucb` compare with.
     """
@@ -49,7 +54,7 @@ class Metric:
     @property
     def maximise(self) -> bool:
         """Whether more is better."""
-        return self.of_quality and self.base not in _LOSSES
+        return self.base == "share_within" or (self.of_quality and self.base not in _LOSSES)
 
     @property
     def of_quality(self) -> bool:
@@ -64,7 +69,7 @@ class Metric:
     @property
     def in_points(self) -> bool:
         """Whether it is a quality, a share or a loss: limits in [0, 1], changes counted in points."""
-        return self.of_quality or self.base == "share_over"
+        return self.of_quality or self.base in _SHARES
 
     @property
     def column(self) -> str:
@@ -73,13 +78,13 @@ class Metric:
             return f"{self.base}[{self.tier}]"
         if self.base == "slice_cvar":
             return f"slice_cvar_{self.share:.12g}_quality"
-        column = f"share_over_{self.limit_s:g}s" if self.base == "share_over" else _COLUMNS[self.base]
+        column = f"{self.base}_{self.limit_s:g}s" if self.base in _SHARES else _COLUMNS[self.base]
         return column if self.slice_name is None else f"{column}[{self.slice_name}]"
 
     @property
     def needs_latency(self) -> bool:
         """Whether latency must be known."""
-        return self.base.startswith("latency") or self.base == "share_over"
+        return self.base.startswith("latency") or self.base in _SHARES
 
 
 def parse_metric(text: str) -> Metric:
@@ -100,11 +105,12 @@ def parse_metric(text: str) -> Metric:
         raise ConfigError(f"{text!r}: {kind} is over all slices; use quality@{slice_name}")
     if base in _COLUMNS:
         return Metric(base, slice_name or None)
-    if base.startswith("share_over:"):
-        return Metric("share_over", slice_name or None, _seconds(number, text))
+    if kind in _SHARES:
+        return Metric(kind, slice_name or None, _seconds(number, text))
     if kind == "slice_cvar":
         return Metric("slice_cvar", share=_share(number, text))
-    known = ", ".join([*(name for name in _COLUMNS if name not in _OVER_SLICES), "share_over:SECONDS", "slice:NAME"])
+    shares = (f"{name}:SECONDS" for name in _SHARES)
+    known = ", ".join([*(name for name in _COLUMNS if name not in _OVER_SLICES), *shares, "slice:NAME"])
     over = "worst_slice, worst_slice_lcb, slice_cvar:SHARE, slice_loss:TIER, slice_loss_ucb:TIER"
     raise ConfigError(f"unknown objective or metric {text!r}; known: {known}, each also as NAME@SLICE; {over}")
 
@@ -118,7 +124,7 @@ def _tier(text: str, whole: str) -> str:
 def _seconds(text: str, whole: str) -> float:
     value = _number(text)
     if not 0 < value < float("inf"):
-        raise ConfigError(f"{whole!r}: expected share_over:SECONDS with a positive number, such as share_over:2.5")
+        raise ConfigError(f"{whole!r}: expected NAME:SECONDS with a positive number, such as share_over:2.5")
     return value
 
 

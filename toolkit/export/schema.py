@@ -10,11 +10,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from simulators.errors import InputDataError
-from simulators.outcomes import FloatArray
+from simulators.outcomes import FloatArray, OutcomeTable
 from toolkit.policies.base import Policy
 from toolkit.policies.lanes import Lanes
 from toolkit.policies.thresholds import ThresholdPolicy
 from toolkit.policies.utility import UtilityPolicy
+from toolkit.scorers.overhead import RouterOverhead
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -55,6 +56,7 @@ class PolicyFile(BaseModel):
         slice_thresholds: Slice -> boundaries that replace `thresholds` for its queries, or null.
         space: What was searched; names in `conf/space/`.
         world: Contention that latencies were tuned under (rate, slots), or null: nobody waited.
+        router: Time and money of the router itself, contained in every figure of the policy, or null: none stated.
         utility: `lambda` and `b_1 ... b_{K-1}` for `utility`, else null.
         lanes: Fallbacks.
         scorer: What the scorer described; its files are in the run's `scorer` folder.
@@ -76,6 +78,7 @@ class PolicyFile(BaseModel):
     slice_thresholds: dict[str, list[float]] | None = None
     space: str = "policy"
     world: dict[str, object] | None = None
+    router: RouterOverhead | None = None
     utility: dict[str, float] | None
     lanes: LanesFile
     scorer: dict[str, object]
@@ -113,6 +116,14 @@ class PolicyFile(BaseModel):
     def family(self) -> Policy:
         """The policy family."""
         return ThresholdPolicy() if self.policy == "thresholds" else UtilityPolicy()
+
+    def behind_router(self, table: OutcomeTable) -> OutcomeTable:
+        """The table with the router's time and money in it, where any are stated.
+
+        Raises:
+            InputDataError: If the queries lack what they depend on.
+        """
+        return table if self.router is None else self.router.apply(table)
 
     @property
     def params(self) -> FloatArray:

@@ -9,6 +9,7 @@ import numpy as np
 from simulators.errors import ConfigError, InfeasibleError
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.evaluation.constraints import Constraint
+from toolkit.evaluation.metrics import ROUTER_DELAYS
 from toolkit.problem import Evaluation
 
 RULES = ("auto", "knee", "max_quality", "min_cost")
@@ -76,7 +77,8 @@ def check_rule(rule: str) -> None:
 def _automatic(evaluation: Evaluation, constraints: tuple[Constraint, ...]) -> str:
     if any(c.metric.of_quality for c in constraints) and "cost_usd" in evaluation.columns:
         return "min_cost"
-    return "max_quality" if constraints else "knee"
+    bounds = [c for c in constraints if c.metric.base not in ROUTER_DELAYS]  # no policy changes those
+    return "max_quality" if bounds else "knee"
 
 
 def _best(evaluation: Evaluation, front: IntArray, columns: list[str]) -> int:
@@ -114,5 +116,13 @@ def explain_infeasible(evaluation: Evaluation, constraints: tuple[Constraint, ..
     point = [f"{name}={evaluation.columns[name][rows[closest]]:.6g}" for name in shown if name in evaluation.columns]
     return (
         f"no policy meets all constraints on the tune split: {'; '.join(parts)}. "
-        f"Closest point: {', '.join(point)}. Loosen a constraint or add a stronger tier"
+        f"Closest point: {', '.join(point)}. {_remedy(broken)}"
     )
+
+
+def _remedy(broken: list[Constraint]) -> str:
+    """What would help: another router, where its delay is in the way of every policy."""
+    slow = [c.name for c in broken if c.metric.base in ROUTER_DELAYS]
+    if not slow:
+        return "Loosen a constraint or add a stronger tier"
+    return f"Every policy behind this router takes that long: raise {slow[0]}, or take a faster router"

@@ -17,6 +17,7 @@ from toolkit.report.diagnostics_html import diagnostics_pictures, diagnostics_se
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
 from toolkit.report.labels import label_section
 from toolkit.report.lanes_html import lane_section
+from toolkit.report.loads import loads_figure, loads_section
 from toolkit.report.markup import (
     Cell,
     Row,
@@ -104,6 +105,8 @@ td.none { color: var(--soft); }
 def draw_pictures(record: RunRecord) -> dict[str, bytes]:
     """The page's figures as PNG, by name: `front`, `slices`, and `score` and `gap` where the record holds them."""
     pictures = {"front": png_bytes(front_figure(record)), "slices": png_bytes(slices_figure(record))}
+    if record.loads:
+        pictures["loads"] = png_bytes(loads_figure(record.loads))
     return pictures | diagnostics_pictures(record)
 
 
@@ -122,6 +125,7 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         ),
         *_chosen_section(record),
         *choice_section(record),
+        *loads_section(record.loads, pictures.get("loads")),
         *_parameter_section(record),
         *_comparison_section(record),
         *_slice_section(record, pictures["slices"]),
@@ -130,12 +134,17 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         *diagnostics_sections(record, pictures),
         *_provenance_section(record),
     ]
+    return page_html(record.title, body)
+
+
+def page_html(title: str, body: Sequence[str]) -> str:
+    """A whole page in the style of all reports; `body` is HTML."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        f"<title>{escaped(record.title)} – routefront</title>",
+        f"<title>{escaped(title)} – routefront</title>",
         f"<style>{_STYLE}{CERTIFICATE_STYLE}</style>",
     ]
     parts = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", *body, "</body>", "</html>"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from simulators.outcomes import FloatArray
 from toolkit.certify.diagnostics import Diagnostics
@@ -67,6 +69,50 @@ class CertifiedChoiceRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontAtLoad:
+    """What some candidates are worth at one load, on the tune split.
+
+    Attributes:
+        load: Factor of the arrival rates.
+        n_candidates, n_feasible: How many were judged, and keep every constraint.
+        front: Natural column -> values of the feasible candidates that no other one dominates, by ascending cost.
+        candidates: Natural column -> values of all candidates that were judged.
+        chosen: Natural column -> value of the run's chosen point.
+        broken: Constraints that the chosen point breaks at this load, as text.
+        best: Natural column -> value of the point that the same rule would choose here, or None: none is feasible.
+        utilisation: Station -> share of its slots' time that the chosen point's requests hold.
+    """
+
+    load: float
+    n_candidates: int
+    n_feasible: int
+    front: dict[str, FloatArray]
+    candidates: dict[str, FloatArray]
+    chosen: dict[str, float]
+    broken: tuple[str, ...]
+    best: dict[str, float] | None
+    utilisation: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain containers; not-a-number as null."""
+        best = None if self.best is None else {name: _plain(v) for name, v in self.best.items()}
+        return {
+            "load": self.load,
+            "n_candidates": self.n_candidates,
+            "n_feasible": self.n_feasible,
+            "front": {name: [_plain(v) for v in values.tolist()] for name, values in self.front.items()},
+            "chosen": {name: _plain(v) for name, v in self.chosen.items()},
+            "broken": list(self.broken),
+            "best": best,
+            "utilisation": self.utilisation,
+        }
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One tuning run.
 
@@ -95,6 +141,7 @@ class RunRecord:
         labels: Labels that a certificate takes, known before the search; None where no slice can be judged.
         diagnostics: Whether the score is any good, or None where nobody asked.
         gap: Where the gap to the oracle goes, or None where nobody asked.
+        loads: The candidates judged again at several loads, ascending; empty without traffic.
     """
 
     title: str
@@ -124,3 +171,4 @@ class RunRecord:
     labels: LabelPlan | None = None
     diagnostics: Diagnostics | None = None
     gap: Gap | None = None
+    loads: tuple[FrontAtLoad, ...] = ()

@@ -18,7 +18,9 @@ from toolkit.report.choice import choice_sentences
 from toolkit.report.diagnostics_sentences import gap_sentences, score_headline
 from toolkit.report.labels import label_sentences
 from toolkit.report.lanes import lane_sentences
+from toolkit.report.loads import load_sentences
 from toolkit.report.record import RunRecord
+from toolkit.report.router import router_row, router_sentences
 from toolkit.report.wording import (
     column_label,
     column_value,
@@ -55,6 +57,8 @@ def sentences_by_topic(record: RunRecord) -> list[tuple[str, list[str]]]:
         ("Gap", gap_sentences(record.gap)),
         ("Slices", _slices(record.evidence)),
         ("Latency", _latency(record.evidence)),
+        ("Router", router_sentences(record.evidence.router)),
+        ("Load", load_sentences(record.loads, bounded=bool(record.evidence.constraints))),
         ("Lanes", lane_sentences(record.evidence)),
         ("Labels", label_sentences(record.labels)),
     ]
@@ -269,8 +273,8 @@ def _latency(evidence: Evidence) -> list[str]:
 
 def _latency_aside(record: RunRecord) -> str:
     """The Zero router's latency is not looked at: said where latency was an aim."""
-    aimed = any(c.startswith(("latency", "share_over")) for c in record.front) and any(
-        c.text.startswith(("latency", "share_over")) for c in record.evidence.constraints
+    aimed = any(c.startswith(("latency", "share_")) for c in record.front) and any(
+        c.text.startswith(("latency", "share_")) for c in record.evidence.constraints
     )
     return "; its latency is not compared" if aimed else ""
 
@@ -299,5 +303,6 @@ def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
     if evidence.zero_difference is not None:
         gap = evidence.zero_difference
         rows.append(("against mixing at random", f"{gap.verdict}: {signed_difference(gap)}"))
+    rows += router_row(evidence.router)
     rows += [(constraint_label(c), constraint_status(record, c)) for c in evidence.constraints]
     return rows

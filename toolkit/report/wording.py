@@ -20,7 +20,10 @@ _LABELS = {
     "latency_p50_s": "p50 latency",
     "latency_p95_s": "p95 latency",
     "latency_p99_s": "p99 latency",
+    "router_delay_p95_s": "p95 of the router's own delay",
 }
+_SHARES = ("share_over", "share_within")
+_ROUTER = "router_delay"
 _LOSSES = {
     "slice_loss": "largest loss to {} in a slice",
     "slice_loss_ucb": "upper bound of the largest loss to {} in a slice",
@@ -78,6 +81,8 @@ def column_label(column: str) -> str:
         label = f"quality of the worst {100 * share:g} % of the traffic by slice"
     if base.startswith("share_over_"):
         label = f"share slower than {base.removeprefix('share_over_').removesuffix('s')} s"
+    if base.startswith("share_within_"):
+        label = f"share within {base.removeprefix('share_within_').removesuffix('s')} s"
     return f"{label} in slice {slice_name.removesuffix(']')}" if slice_name else label
 
 
@@ -87,9 +92,18 @@ def column_value(column: str, value: float, decimals: int = 3) -> str:
         return "unknown"
     if column.startswith("cost_usd"):
         return usd_per_1000(value)
-    if column.startswith("share_over"):
+    if column.startswith(_SHARES):
         return percent(value)
+    if column.startswith(_ROUTER):
+        return delay(value)
     return f"{value:.{decimals - 1}f} s" if column.startswith("latency") else f"{value:.{decimals}f}"
+
+
+def delay(seconds: float) -> str:
+    """`12.3 ms`, `1.20 s`."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def parameter_value(value: float) -> str:
@@ -112,7 +126,7 @@ def constraint_label(constraint: ConstraintEvidence) -> str:
 def bound_label(text: str) -> str:
     """The same for the text of a constraint, such as `cost_usd <= 0.001`."""
     column, sign, limit = text.rsplit(" ", 2)
-    shown = column_value(column, float(limit)) if column.startswith(("cost_usd", "share_over")) else limit
+    shown = column_value(column, float(limit)) if column.startswith(("cost_usd", _ROUTER, *_SHARES)) else limit
     return f"{column_label(column)} {sign} {shown}" + (" s" if column.startswith("latency") else "")
 
 

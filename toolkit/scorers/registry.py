@@ -28,7 +28,7 @@ def load_scorer(description: dict[str, object], folder: Path) -> FittedScorer:
     try:
         if kind == "litellm":
             return LiteLLMScorer.load(folder)
-        if kind in {"column", "scenario"}:
+        if kind in {"column", "scenario", "strategy"}:
             return SignalScorer.load(folder)
         if kind == "text":
             from toolkit.scorers.text import FittedTextScorer

@@ -1,4 +1,4 @@
-"""Scorers that learn nothing: a column of the file, and the classifier of a scenario."""
+"""Scorers that learn nothing: a column of the file, and the classifier and the routers of a scenario."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SignalScorer:
     Attributes:
         column: Name of the signal.
         confidence_column: Name of a signal in [0, 1] that states confidence, or None.
-        kind: Name of the scorer in configs: `column` or `scenario`.
+        kind: Kind of the scorer in configs: `column`, `scenario` or `strategy`.
     """
 
     column: str

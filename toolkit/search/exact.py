@@ -14,6 +14,7 @@ import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray
+from toolkit.evaluation.contention import MOST_SIMULATED, only_waits
 from toolkit.evaluation.metrics import QUANTILES
 from toolkit.families.thresholds import ThresholdFamily
 from toolkit.families.utility import UtilityFamily
@@ -21,7 +22,7 @@ from toolkit.problem import Evaluation, RoutingProblem
 
 _BATCH = 8_192
 _QUANTILE_WORK_LIMIT = 2e10
-_SIMULATION_LIMIT = 2e8
+_DOUBLE_PRECISION_LIMIT = 2e7
 
 
 class ExactController:
@@ -44,8 +45,13 @@ class ExactController:
             raise ConfigError(f"controller.max_evaluations must be at least 1; got {max_evaluations}")
         if not isinstance(boundaries, str) and boundaries < 2:
             raise ConfigError(f"controller.boundaries must be auto, all or a number of at least 2; got {boundaries}")
-        self._limit = max_evaluations
+        self._limit = self._auto_limit = max_evaluations
         self._next = 0
+        self._simulated, self._single_precision = problem.world is not None, False
+        most = math.inf
+        if problem.world is not None:
+            most = MOST_SIMULATED[only_waits(problem.world)]
+            self._auto_limit = max(2, min(max_evaluations, int(most // problem.world.n_requests)))
         family = problem.family
         if isinstance(family, UtilityFamily):
             self._candidates = self._lambda_path(problem, family, boundaries)
@@ -53,12 +59,13 @@ class ExactController:
             self._candidates = self._threshold_vectors(problem, family, boundaries)
         else:
             raise ConfigError(f"space={family.kind} is too large to enumerate; use controller=mobo")
-        self._simulated = problem.world is not None
-        work = float(len(self._candidates)) * problem.table.n_queries
-        if self._simulated and work > _SIMULATION_LIMIT:
+        work = 0.0 if problem.world is None else float(len(self._candidates)) * problem.world.n_requests
+        if problem.world is not None and only_waits(problem.world) and work > _DOUBLE_PRECISION_LIMIT:
+            problem.single_precision = self._single_precision = True
+        if problem.world is not None and work > most:
             raise ConfigError(
-                f"{len(self._candidates):,} candidates on {problem.table.n_queries:,} queries would have to be "
-                "simulated; use controller=mobo, or a grid with controller.boundaries=N"
+                f"{len(self._candidates):,} candidates on {problem.world.n_requests:,} requests would have to be "
+                "simulated; use controller=mobo, or a grid with controller.boundaries=auto or a number"
             )
 
     @property
@@ -69,7 +76,10 @@ class ExactController:
     @property
     def exactness(self) -> str:
         """What was enumerated."""
-        return self._exactness + ("; latencies under load were simulated for each" if self._simulated else "")
+        precision = " in single precision (mean and p99 within 0.1 %)" if self._single_precision else ""
+        return self._exactness + (
+            f"; what happens under load was simulated for each{precision}" if self._simulated else ""
+        )
 
     def ask(self) -> FloatArray | None:
         """Next batch of the enumeration."""
@@ -90,7 +100,8 @@ class ExactController:
                 f"the λ path has {n_distinct:,} distinct policies, over controller.max_evaluations={self._limit:,}; "
                 "use controller.boundaries=auto for an even grid of them, or raise the limit"
             )
-        size = self._limit if isinstance(boundaries, str) else min(boundaries, self._limit)
+        size = self._limit if boundaries == "all" else self._auto_limit
+        size = size if isinstance(boundaries, str) else min(boundaries, self._limit)
         if n_distinct > size:
             lambdas = lambdas[np.unique(np.linspace(0, n_distinct - 1, size).round().astype(np.int64))]
         self._check_quantile_work(problem, len(lambdas))
@@ -139,7 +150,7 @@ class ExactController:
         if boundaries == "all":
             return n_distinct
         if boundaries == "auto":
-            return min(n_distinct, _largest_grid(self._limit, d))
+            return min(n_distinct, _largest_grid(self._auto_limit, d))
         return min(n_distinct, int(boundaries))
 
 

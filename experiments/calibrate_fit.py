@@ -153,11 +153,18 @@ def _fitted_lengths(side: str, tokens: FloatArray, origin: str, settings: Calibr
 
 
 def _histogram(tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Edges and weights of bins with about equally many values; a value as frequent as a bin has one of its own."""
+    """Edges and weights of bins with about equally many values; a value as frequent as a bin has one of its own.
+
+    The last 5 % have bins of their own, as far apart as the tail is: with few values there, each is one.
+    """
     values, counts = np.unique(tokens, return_counts=True)
-    frequent = values[counts * _HISTOGRAM_BINS >= len(tokens)]
+    last = values[values > np.quantile(tokens, 0.95)]
+    single = values[counts * _HISTOGRAM_BINS >= len(tokens)]
+    if len(last) <= _HISTOGRAM_BINS:
+        single = np.concatenate([single, last])
     edges = np.quantile(tokens, np.linspace(0, 1, _HISTOGRAM_BINS + 1)).round()
-    edges = np.unique(np.concatenate([edges, frequent, frequent + 1, [values[-1] + 1]]))
+    tail = np.quantile(tokens[tokens >= last[0]], np.linspace(0, 1, _HISTOGRAM_BINS)).round() if len(last) else []
+    edges = np.unique(np.concatenate([edges[:-1], single, single + 1, tail, [values[-1], values[-1] + 1]]))
     weights = (np.histogram(tokens, edges)[0] / len(tokens)).round(9)
     weights[weights.argmax()] += 1.0 - weights.sum()
     return edges, weights.round(9)

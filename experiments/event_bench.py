@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def run_event_case(name: str, runs: int, seed: int) -> list[dict[str, Any]]:
     for peer, simulate in (("SimPy", simulate_simpy), ("plain Python", simulate_plainly)):
         size = _PEER_REQUESTS[peer]
         world, answers, tier = _first(work, size)
-        peer_s, expected = _seconds(lambda w=world, a=answers, t=tier, f=simulate: f(w, a, t[0]), 1)
+        peer_s, expected = _seconds(partial(simulate, world, answers, tier[0]), 1)
         label, peer_rate = f"{peer}, 1 x {size:,}, 1 run", size / peer_s / 1e6
         differ = _differ(simulate_events(world, answers, tier), expected)
         rows += [
@@ -65,9 +66,9 @@ def event_work(n_requests: int, n: int, seed: int) -> Work:
         router_down=np.zeros(n_requests, dtype=np.bool_),
         stations=_stations(),
         rules=(
-            TierRule(station=0, timeout_s=6.0, retries=2, backoff_s=0.5, fallback=1),
-            TierRule(station=1, timeout_s=15.0, retries=2, backoff_s=1.0, fallback=2),
-            TierRule(station=2, timeout_s=40.0, retries=3, backoff_s=2.0, fallback=1),
+            TierRule(station=0, timeout_s=4.0, retries=2, backoff_s=0.5, fallback=1),
+            TierRule(station=1, timeout_s=10.0, retries=2, backoff_s=1.0, fallback=2),
+            TierRule(station=2, timeout_s=20.0, retries=3, backoff_s=2.0, fallback=1),
         ),
         duration_s=float(ready_s[-1]),
         seed=seed,
@@ -86,9 +87,9 @@ def event_work(n_requests: int, n: int, seed: int) -> Work:
 
 
 def _stations() -> tuple[Station, ...]:
-    limits: tuple[dict[str, float], ...] = ({}, {"requests_per_min": 240.0}, {"tokens_per_min": 100_000.0})
+    limits: tuple[dict[str, float], ...] = ({}, {"requests_per_min": 200.0}, {"tokens_per_min": 85_000.0})
     return tuple(
-        Station(name=f"tier-{k}", slots=slots, buffer=4 * slots, error_rate=0.005, error_rate_busy=0.03, **limit)
+        Station(name=f"tier-{k}", slots=slots, buffer=2 * slots, error_rate=0.005, error_rate_busy=0.03, **limit)
         for k, (slots, limit) in enumerate(zip(_SLOTS, limits, strict=True))
     )
 

@@ -27,7 +27,8 @@ def fronts_at_loads(
 ) -> tuple[FrontAtLoad, ...]:
     """The search's load and the others of `world.loads`, ascending; nothing without traffic.
 
-    Up to 512 candidates (128 where requests fail) stand for the search: the chosen point, the front, and others evenly spread over it.
+    Up to 512 candidates (128 where requests fail) stand for the search: the chosen point, the front, and others evenly
+    spread over it.
     """
     world = settings.world
     if not isinstance(world, TrafficSettings) or not world.loads:

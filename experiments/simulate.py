@@ -8,7 +8,7 @@ from experiments.console import busy, progress, say
 from experiments.files import checked_output, write_json, write_text
 from experiments.simulate_output import report_json
 from experiments.simulate_policy import open_router
-from experiments.simulate_run import ROWS, Setup, simulate_loads
+from experiments.simulate_run import ROWS, Setup, compile_kernel, simulate_loads
 from experiments.simulate_settings import SimulateSettings, check_router
 from simulators.errors import ConfigError
 from simulators.scenario import parse_scenario, sample_scenario, traffic_of
@@ -26,8 +26,8 @@ def run_simulate(settings: SimulateSettings, *, quiet: bool = False) -> dict[str
     check_router(settings)
     setup = _open(settings)
     existed = [path for path in (output, page) if path.exists()]
-    with busy("Compiling the kernels, once per machine", quiet=quiet):
-        _compile()
+    with busy("Compiling the kernel, once per machine", quiet=quiet):
+        compile_kernel(setup)
     with progress("simulate", quiet=quiet) as update:
         report, single = simulate_loads(setup, update)
     result = report_json(report, single) | {"world": setup.traffic.model_dump(mode="json")}
@@ -51,9 +51,3 @@ def _open(settings: SimulateSettings) -> Setup:
     known = sample_scenario(spec, n_queries=ROWS, rng=spawn_rng(settings.seed, "simulate", "tiers")).tiers
     tiers = router.tiers(known, spec.name)
     return Setup(settings=settings, spec=spec, traffic=traffic_of(spec), router=router, tiers=tiers)
-
-
-def _compile() -> None:
-    from simulators.contention.compile import compile_kernels
-
-    compile_kernels()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -122,6 +123,16 @@ def simulate_loads(setup: Setup, update: Callable[[int, int | None], None]) -> t
             update(replication * len(loads) + i + 1, settings.replications * len(loads))
     report = _report(setup, loads, kept, time.perf_counter() - began)
     return report, _singles(setup, report, kept)
+
+
+def compile_kernel(setup: Setup) -> None:
+    """Simulate two requests, so that the kernel that this traffic needs is compiled, or loaded from the cache."""
+    from simulators.simulate import simulate
+
+    table = setup.table(0, setup.settings.n_queries or ROWS)
+    world = setup.world(table, max(setup.settings.load), 0)
+    few = {name: getattr(world, name)[:2] for name in ("arrival_s", "ready_s", "row", "router_down")}
+    simulate(dataclasses.replace(world, **few), table, np.zeros((1, table.n_queries), np.int8), per_request=False)
 
 
 def _draw(setup: Setup, replication: int) -> OutcomeTable:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from experiments.calibrate import fit_scenario, run_calibrate
 from experiments.calibrate_data import pool_slices
+from experiments.calibrate_fit import _histogram
 from experiments.calibrate_settings import CalibrateSettings
 from experiments.calibrate_yaml import Sourced, plain, render
 from experiments.scenario_file import read_scenario_file, with_scenario_files
@@ -26,6 +27,7 @@ from simulators.calibration_latency import fit_answers, fit_measurements, read_l
 from simulators.calibration_prices import fit_prices
 from simulators.calibration_quality import fit_shifted_quality
 from simulators.errors import ConfigError, InputDataError
+from simulators.lengths import HistogramLengths, sample_lengths
 from simulators.outcomes import OutcomeTable
 from simulators.scenario import parse_scenario, sample_scenario
 from simulators.seeds import spawn_rng
@@ -208,6 +210,16 @@ class TestLatency:
         assert assumed is not None and assumed.ttft.median == pytest.approx(1.0, rel=0.15)
 
 
+def test_speed_differs_from_answer_to_answer() -> None:
+    tiers = {name: {**spec, "speed_sigma": 0.5} for name, spec in WORLD["tiers"].items()}
+    even, uneven = world(4000), world(4000, tiers=tiers)
+    np.testing.assert_array_equal(even.quality, uneven.quality)
+    np.testing.assert_array_equal(even.output_tokens, uneven.output_tokens)
+    speed = uneven.output_tokens / (uneven.latency_s - uneven.ttft_s)
+    np.testing.assert_allclose(np.log(speed).std(axis=0), 0.5, rtol=0.05)
+    np.testing.assert_allclose(np.median(speed, axis=0), [100.0, 60.0, 40.0], rtol=0.05)
+
+
 class TestDistance:
     def test_draws_of_the_same_law_are_no_bad_fit(self) -> None:
         rng = np.random.default_rng(0)
@@ -242,6 +254,18 @@ def test_small_slices_are_pooled_by_the_front_of_their_name() -> None:
     pooled, notes = pool_slices(dataclasses.replace(table, slices=names, slice_code=code, _hash=[]), 30)
     assert pooled.slices == ("big", "other", "set")
     assert np.bincount(pooled.slice_code).tolist() == [60, 2, 38] and "3 slices with fewer than 30" in notes[0]
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 50) | st.integers(1, 20_000), min_size=2, max_size=300))
+def test_a_histogram_keeps_the_shares_and_nearly_the_mean(tokens: list[int]) -> None:
+    values = np.array(tokens, dtype=np.float64)
+    edges, weights = _histogram(values)
+    spec = HistogramLengths(edges=tuple(edges.tolist()), weights=tuple(weights.tolist()))
+    drawn = sample_lengths(spec, 4000, np.random.default_rng(0))
+    assert drawn.min() >= values.min() and drawn.max() <= values.max()
+    middle = (edges[:-1] + edges[1:] - 1) / 2
+    assert abs(weights @ middle - values.mean()) <= 0.5 + (values.max() - values.min()) * 0.06
 
 
 class TestScenario:

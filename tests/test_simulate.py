@@ -105,7 +105,6 @@ def undisturbed(world, table, tier, *, per_request=False) -> Journeys:
 @pytest.fixture
 def no_kernel(monkeypatch):
     monkeypatch.setattr("simulators.simulate.simulate", undisturbed)
-    monkeypatch.setattr("experiments.simulate._compile", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +209,6 @@ def simulated(raw, tmp_path_factory):
     options = {**raw, "load": [4, 0.5, 1], "replications": 3, "output": str(folder / "out.json")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simulators.simulate.simulate", undisturbed)
-        patch.setattr("experiments.simulate._compile", lambda: None)
         result = run_simulate(parse_settings(SimulateSettings, options), quiet=True)
     return folder, result
 

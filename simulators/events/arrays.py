@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.errors import InputDataError
-from simulators.outcomes import FloatArray
-from simulators.world import Station, World
+from simulators.outcomes import FloatArray, IntArray
+from simulators.world import REASONS, Station, World
 
 MOST_TIERS = 63
 _UNBOUNDED = np.iinfo(np.int64).max
@@ -69,10 +69,9 @@ LINE = np.dtype(
         *((name, "i8") for name in ("held", "waiting", "longest")),
         *((name, "i8") for name in ("outage", "outage_stop")),  # the next one to end; the last one's successor
         *((name, "i8") for name in ("head", "tail")),
-        ("outcomes", "i8", (7,)),
     ]
 )
-PATIENCE = np.dtype([("head", "i8"), ("tail", "i8")])
+PATIENCE = np.dtype([("at_s", "f8"), ("code", "i8"), ("head", "i8"), ("tail", "i8")])  # who gives up first, and when
 CLOCK = np.dtype([*((name, "i8") for name in ("arrived", "events", "jobs", "free", "ended", "fetched")), ("sum", "f8")])
 
 
@@ -134,6 +133,7 @@ class Under(NamedTuple):
         events: `n x P` binary heap.
         lines: `n x J`.
         patience: `n x K`.
+        outcomes: `n x J x 7` attempts that are over, by reason.
     """
 
     clock: Records
@@ -141,6 +141,7 @@ class Under(NamedTuple):
     events: Records
     lines: Records
     patience: Records
+    outcomes: IntArray
 
 
 class Results(NamedTuple):
@@ -196,6 +197,7 @@ def nothing_under_way(n: int, world: World, places: int) -> Under:
     lines["outage"], lines["outage_stop"] = stops[:-1], stops[1:]
     patience = np.zeros((n, len(world.rules)), dtype=PATIENCE)
     patience["head"] = patience["tail"] = -1
+    patience["at_s"] = np.inf
     clock = np.zeros(n, dtype=CLOCK)
     clock["free"] = -1
     return Under(
@@ -204,6 +206,7 @@ def nothing_under_way(n: int, world: World, places: int) -> Under:
         events=np.zeros((n, places), dtype=EVENT),
         lines=lines,
         patience=patience,
+        outcomes=np.zeros((n, len(world.stations), len(REASONS)), dtype=np.int64),
     )
 
 

@@ -58,9 +58,9 @@ def advance(
 def _run(w: WorldArrays, u: Under, out: Results, c: int, tier: NDArray[np.int8], offset: int, until_s: float) -> bool:
     requests, rules, stations, answers, outages = w.requests, w.rules, w.stations, w.answers, w.outages
     clock, jobs, events, lines, patience = u.clock[c], u.jobs[c], u.events[c], u.lines[c], u.patience[c]
-    n_known = offset + len(tier)
+    outcomes, n_known = u.outcomes[c], offset + len(tier)
     while True:
-        now, code, kind = _earliest(events, clock, patience, jobs, rules)
+        now, code, kind = _earliest(events[0], clock["events"], patience)
         r = clock["arrived"]
         if r < n_known and _before(requests[r]["ready_s"], _code(_TRY, r, 0), now, code):
             now, kind = requests[r]["ready_s"], _TRY
@@ -103,10 +103,12 @@ def _run(w: WorldArrays, u: Under, out: Results, c: int, tier: NDArray[np.int8],
             reason = TIMEOUT
         else:
             reason = _end(job, line, answer["cost_usd"], kind, now)
+            outcomes[rule["station"], SERVED] += reason == SERVED
             if reason == SERVED:
                 over = _answered(job, i, rules, rule, answer, request["arrival_s"], events, clock, now)
         if reason != SERVED:
-            over = _go_on(job, i, rules, rule, line, request["arrival_s"], events, clock, now, reason)
+            outcomes[rule["station"], reason] += 1
+            over = _go_on(job, i, rules, rule, request["arrival_s"], events, clock, now)
         if over:
             _close(out, c, job, reason, clock, i)
         if kind in (_END, _CUT):
@@ -116,8 +118,9 @@ def _run(w: WorldArrays, u: Under, out: Results, c: int, tier: NDArray[np.int8],
                 rule = rules[job["tier"]]
                 _leave(jobs, i, line, patience[job["tier"]], rule)
                 if _down(line, outages, now):
+                    outcomes[rule["station"], OUTAGE] += 1
                     arrival_s = requests[job["request"]]["arrival_s"]
-                    if _go_on(job, i, rules, rule, line, arrival_s, events, clock, now, OUTAGE):
+                    if _go_on(job, i, rules, rule, arrival_s, events, clock, now):
                         _close(out, c, job, OUTAGE, clock, i)
                 else:
                     hold_s = answers[job["row"], job["tier"]]["hold_s"]
@@ -138,21 +141,16 @@ def _before(at_s: float, code: int, other_s: float, other: int) -> bool:
     return at_s < other_s or (at_s == other_s and code < other)
 
 
-@njit(cache=True)
-def _earliest(
-    events: Records, clock: Record, patience: Records, jobs: Records, rules: Records
-) -> tuple[float, int, int]:
+@njit(cache=True, inline="always")
+def _earliest(first: Record, n_events: int, patience: Records) -> tuple[float, int, int]:
     """Instant, code and kind of the earliest event but for arrivals."""
     now, code, kind = np.inf, _LATEST, _END
-    if clock["events"] > 0:
-        now, code = events[0]["at_s"], events[0]["code"]
+    if n_events > 0:
+        now, code = first["at_s"], first["code"]
         kind = code >> (_JOB_BITS + _REQUEST_BITS)
-    for k in range(len(rules)):
-        i = patience[k]["head"]
-        if i != _NONE:
-            at_s, its = jobs[i]["began_s"] + rules[k]["timeout_s"], _code(_CUT, jobs[i]["request"], i)
-            if _before(at_s, its, now, code):
-                now, code, kind = at_s, its, _GIVE_UP
+    for k in range(len(patience)):
+        if _before(patience[k]["at_s"], patience[k]["code"], now, code):
+            now, code, kind = patience[k]["at_s"], patience[k]["code"], _GIVE_UP
     return now, code, kind
 
 
@@ -308,11 +306,11 @@ def _join(jobs: Records, i: int, line: Record, ends: Record, rule: Record) -> No
     line["waiting"] += 1
     line["longest"] = max(line["longest"], line["waiting"])
     if rule["timeout_s"] < np.inf:
-        _enlist(jobs, i, ends)
+        _enlist(jobs, i, ends, rule["timeout_s"])
 
 
 @njit(cache=True)
-def _enlist(jobs: Records, i: int, ends: Record) -> None:
+def _enlist(jobs: Records, i: int, ends: Record, timeout_s: float) -> None:
     """Into the list of those who give up, sorted by instant and request."""
     job, before, after = jobs[i], ends["tail"], _NONE
     while before != _NONE:
@@ -322,7 +320,7 @@ def _enlist(jobs: Records, i: int, ends: Record) -> None:
         before, after = other["patience_before"], before
     job["patience_before"], job["patience_next"] = before, after
     if before == _NONE:
-        ends["head"] = i
+        _set_first(jobs, i, ends, timeout_s)
     else:
         jobs[before]["patience_next"] = i
     if after == _NONE:
@@ -345,21 +343,31 @@ def _leave(jobs: Records, i: int, line: Record, ends: Record, rule: Record) -> N
         jobs[after]["line_before"] = before
     line["waiting"] -= 1
     if rule["timeout_s"] < np.inf:
-        _strike(jobs, i, ends)
+        _strike(jobs, i, ends, rule["timeout_s"])
 
 
 @njit(cache=True)
-def _strike(jobs: Records, i: int, ends: Record) -> None:
+def _strike(jobs: Records, i: int, ends: Record, timeout_s: float) -> None:
     """Out of the list of those who give up."""
     before, after = jobs[i]["patience_before"], jobs[i]["patience_next"]
     if before == _NONE:
-        ends["head"] = after
+        _set_first(jobs, after, ends, timeout_s)
     else:
         jobs[before]["patience_next"] = after
     if after == _NONE:
         ends["tail"] = before
     else:
         jobs[after]["patience_before"] = before
+
+
+@njit(cache=True)
+def _set_first(jobs: Records, i: int, ends: Record, timeout_s: float) -> None:
+    """Who gives up first: a job, or nobody."""
+    ends["head"] = i
+    if i == _NONE:
+        ends["at_s"] = np.inf
+    else:
+        ends["at_s"], ends["code"] = jobs[i]["began_s"] + timeout_s, _code(_CUT, jobs[i]["request"], i)
 
 
 # --- after the service ------------------------------------------------------------------------------------------------
@@ -378,7 +386,6 @@ def _end(job: Record, line: Record, cost_usd: float, kind: int, now: float) -> i
     if job["error"]:
         return ERROR
     job["cost_usd"] += cost_usd * job["share"]
-    line["outcomes"][SERVED] += 1
     return SERVED
 
 
@@ -417,15 +424,12 @@ def _go_on(
     i: int,
     rules: Records,
     rule: Record,
-    line: Record,
     arrival_s: float,
     events: Records,
     clock: Record,
     now: float,
-    reason: int,
 ) -> bool:
     """After an attempt that came to nothing; whether the request is over."""
-    line["outcomes"][reason] += 1
     if job["retries"] < rule["retries"]:
         _plan(events, clock, now + job["pause_s"], _TRY, job["request"], i)
         job["retries"] += 1

@@ -89,7 +89,7 @@ class EventSimulator:
         requests = self._checked(until_s, tier)
         self._tier[:, requests] = self.world.reached(tier, requests)
         known = np.ascontiguousarray(self._tier[:, requests])
-        ended, outcomes = self._under.clock["ended"].copy(), self._under.lines["outcomes"].copy()
+        ended, outcomes = self._under.clock["ended"].copy(), self._under.outcomes.copy()
         busy_s = self._under.lines["busy_s"].copy()
         self._run(known, requests.start, until_s)
         self._now, self._known = until_s, requests.stop
@@ -100,7 +100,7 @@ class EventSimulator:
             ended=tuple(self._results.ended[c, a:b].copy() for c, (a, b) in enumerate(spans)),
             held=self._under.lines["held"].copy(),
             waiting=self._under.lines["waiting"].copy(),
-            outcomes=self._under.lines["outcomes"] - outcomes,
+            outcomes=self._under.outcomes - outcomes,
             busy_s=self._under.lines["busy_s"] - busy_s,
         )
 
@@ -146,7 +146,7 @@ class EventSimulator:
             reason=out.reason,
             tier=self._tier,
             busy_s=lines["busy_s"].copy(),
-            outcomes=lines["outcomes"].copy(),
+            outcomes=self._under.outcomes.copy(),
             longest_line=lines["longest"].copy(),
         )
 

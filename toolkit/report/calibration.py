@@ -37,6 +37,7 @@ thead th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; verti
 tbody th { font-weight: 600; min-width: 11rem; max-width: 18rem; overflow-wrap: anywhere; }
 td.loss { background: #fbe9e0; color: #a63d00; font-weight: 600; }
 td.gain { color: #00684c; font-weight: 600; }
+td.none { color: var(--soft); }
 """
 _SIDES = ("recorded", "simulated")
 _TIER_FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -250,8 +251,14 @@ def _distance_row(distance: Distance) -> Row:
         f"{distance.ks:.3f}",
         f"{distance.p:.1g}",
         f"{distance.wasserstein:.3f}",
-        Cell("bad", "loss") if distance.bad else Cell("fits", "gain"),
+        _verdict(distance),
     ]
+
+
+def _verdict(distance: Distance) -> Cell:
+    if distance.bad:
+        return Cell("bad", "loss")
+    return Cell("fits", "gain") if _largest_error(distance) <= BAD_ERROR else Cell("too few to say", "none")
 
 
 def _value(value: float, unit: str) -> str:

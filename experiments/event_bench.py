@@ -18,7 +18,7 @@ from simulators.world import Station, TierRule, World
 
 EVENT_CASES = {"contention-event": (100_000, 16)}
 """Case -> requests and candidates."""
-_PEER_REQUESTS = {"SimPy": 10_000, "plain Python": 40_000}
+_PEER_REQUESTS = {"SimPy": 100_000, "plain Python": 100_000}
 _SLOTS, _MEAN_HOLD_S, _OFFERED = (4, 8, 16), (1.0, 2.0, 6.0), (0.5, 0.8, 0.95)
 _ROWS = 20_000
 

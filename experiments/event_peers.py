@@ -34,7 +34,6 @@ class _Station:
         self.filled = 0.0
         self.busy_s, self.longest, self.outcomes = 0.0, 0, [0] * 7
 
-    @property
     def down(self) -> bool:
         return any(start <= self.env.now < end for start, end in self.spans)
 
@@ -137,7 +136,7 @@ class _Model:
 
     def attempt(self, request: _Request, k: int, share: float, station: _Station) -> Steps:
         deadline_s = self.env.now + self.world.rules[k].timeout_s
-        if station.down:
+        if station.down():
             return OUTAGE, math.nan
         if not station.charge((1.0, float(self.answers.tokens[request.row, k]) * share)):
             return LIMIT, math.nan
@@ -145,11 +144,11 @@ class _Model:
             return FULL, math.nan
         with station.resource.request() as slot:
             station.longest = max(station.longest, len(station.resource.queue))
-            if not _granted(slot):
+            if not slot.triggered:
                 yield slot if math.isinf(deadline_s) else slot | self.env.timeout(deadline_s - self.env.now)
-                if not _granted(slot):
+                if not slot.triggered:
                     return TIMEOUT, math.nan
-                if station.down:
+                if station.down():
                     return OUTAGE, math.nan
             start_s, error_rate, number = self.env.now, station.error_rate(), request.attempts
             hold_s = float(self.answers.hold_s[request.row, k]) * share
@@ -164,10 +163,6 @@ class _Model:
             return ERROR, math.nan
         request.cost_usd += price
         return SERVED, start_s
-
-
-def _granted(slot: Any) -> bool:
-    return bool(slot.triggered)
 
 
 def simulate_simpy(world: World, answers: Answers, tier: Any) -> Journeys:

@@ -98,8 +98,8 @@ routefront evaluate run=DIR data.queries=F data.outcomes=F [output=metrics.json]
 routefront calibrate data.queries=F data.outcomes=F [traces=F] [latency=F] output=scenario.yaml
 
 A scenario fitted to what you recorded, to be used as scenario=scenario.yaml in tune, simulate and the rest. Every
-number has its source beside it; scenario.html and scenario.json hold recorded against fitted. Nothing is fitted to what the
-data does not hold: where a scenario needs more, one line says what is missing and which option states it.
+number has its source beside it; scenario.html and scenario.json hold recorded against fitted. Nothing is fitted to what
+the data does not hold: where a scenario needs more, one line says what is missing and which option states it.
   data.queries, data.outcomes, data.tiers, data.prices   as for tune; prices: fitted to costs and tokens, or data.prices
   latency=F                   ttft_s, latency_s; optional output_tokens, inter_token_latency_s, model, provider,
                               error_code (rows that have one count as failed). Without: latency_s of the outcomes

@@ -29,7 +29,6 @@ def test_every_config_is_reached_by_a_command():
     assert {p.stem for p in CONF.glob("*.yaml")} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("scenario", sorted(p.stem for p in (CONF / "scenario").glob("*.yaml")))
 @pytest.mark.parametrize("policy", sorted(p.stem for p in (CONF / "policy").glob("*.yaml")))
 @pytest.mark.parametrize(
     "controller",
@@ -38,12 +37,25 @@ def test_every_config_is_reached_by_a_command():
         for p in sorted((CONF / "controller").glob("*.yaml"))
     ],
 )
-def test_every_scenario_policy_and_controller_runs(scenario, policy, controller, tmp_path):
+def test_every_policy_and_controller_runs(policy, controller, tmp_path):
+    tunes("hybrid_api", policy, controller, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", sorted({p.stem for p in (CONF / "scenario").glob("*.yaml")} - {"hybrid_api"}))
+@pytest.mark.parametrize("policy", sorted(p.stem for p in (CONF / "policy").glob("*.yaml")))
+@pytest.mark.parametrize("controller", ["exact", "sobol", "mobo"])
+def test_every_scenario_runs_without_load(scenario, policy, controller, tmp_path):
+    """Under load: tests/test_under_load.py."""
+    tunes(scenario, policy, controller, tmp_path, "world=none")
+
+
+def tunes(scenario, policy, controller, tmp_path, *more):
     package = {"nsga2": "pymoo", "tpe": "optuna", "parego": "botorch", "tutorial": "botorch"}.get(controller)
     if package is not None:
         pytest.importorskip(package)
     budget = "budget=12" if package == "botorch" else "budget=40"
-    options = (f"scenario={scenario}", f"policy={policy}", f"controller={controller}", budget, *SMALL)
+    options = (f"scenario={scenario}", f"policy={policy}", f"controller={controller}", budget, *SMALL, *more)
     code, _, err = run_cli("tune", *options, "out=run", cwd=tmp_path)
     assert code == 0, err
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
@@ -75,6 +87,8 @@ GROUPS = {
     "lane/eligibility": (),
     "lane/both": ("lane.recall=0.5",),
     "world/none": (),
+    "world/auto": (),
+    "world/traffic": ("controller.boundaries=6", "world.loads=[]"),
     "world/queue": ("controller=mobo", "world.slots={reasoning: 3}"),
     "tracking/none": (),
     "tracking/wandb": (),
@@ -99,8 +113,16 @@ def test_every_space_world_and_tracker_runs(choice, tmp_path):
     assert info["status"] == "done" and info["axes"]["margin"] == 0.1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("routers", sorted(p.stem for p in (CONF / "routers").glob("*.yaml")))
+def test_every_set_of_routers_runs(routers, tmp_path):
+    options = ("scenario=peak_hours", f"routers@scenario.routers={routers}", "scorer=classifier", "world=none", *SMALL)
+    code, _, err = run_cli("tune", *options, "out=run", cwd=tmp_path)
+    assert code == 0, err
+
+
 def test_every_file_of_a_group_is_run_by_a_test():
-    tested = {"data", "scenario", "scorer", "policy", "controller"}
+    tested = {"data", "scenario", "scorer", "policy", "controller", "routers"}
     for folder in (p for p in CONF.iterdir() if p.is_dir() and p.name not in {*tested, "__pycache__"}):
         assert {f"{folder.name}/{p.stem}" for p in folder.glob("*.yaml")} == {
             name for name in GROUPS if name.startswith(f"{folder.name}/")

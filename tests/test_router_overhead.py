@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from experiments.pipeline import prepare
-from experiments.router import base_kind, overhead_of, without_router
+from experiments.router import base_kind, overhead_of
 from experiments.settings import TuneSettings, parse_settings
 from simulators.errors import ConfigError, InfeasibleError, InputDataError
 from simulators.outcomes import OutcomeTable, QueryBatch
@@ -21,7 +21,7 @@ from toolkit.certify.evidence import gather_evidence
 from toolkit.certify.intervals import zero_difference
 from toolkit.certify.router import router_evidence
 from toolkit.evaluation.constraints import parse_constraints, restore_constraints
-from toolkit.evaluation.contention import make_queue_world
+from toolkit.evaluation.contention import make_queue_world, without_router
 from toolkit.evaluation.estimators import AssignmentEstimator
 from toolkit.evaluation.metrics import Metric, parse_metric
 from toolkit.evaluation.slices import coverage

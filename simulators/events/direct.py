@@ -23,7 +23,7 @@ def simulate_directly(world: World, answers: Answers, tier: NDArray[np.int8]) ->
         tier: `n x R` tiers as each candidate chose them; -1 fails at once.
     """
     answers.check(world)
-    sent = np.ascontiguousarray(world.reached(tier))
+    sent = np.array(world.reached(tier), order="C")
     station = np.array([rule.station for rule in world.rules], dtype=np.int64)
     slots = np.array([s.slots or 0 for s in world.stations], dtype=np.int64)
     wait_s, _ = waits(world.ready_s, answers.hold_s, world.row, sent, station, slots)

@@ -28,7 +28,7 @@ from simulators.outcomes import IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.certify.certificate import certify
 from toolkit.evaluation.constraints import restore_constraints
-from toolkit.evaluation.contention import without_router
+from toolkit.evaluation.contention import only_waits, with_capacity, without_router
 from toolkit.evaluation.slices import coverage
 from toolkit.export.schema import read_policy
 from toolkit.report.certificate import CertificateReport
@@ -77,6 +77,12 @@ class Compared:
         return self.run.policy.behind_router(self.table)
 
 
+_ANSWERS_ALONE = (
+    "Quality and cost are those of the recorded answers: requests that fail or fall back under load are not in this "
+    "certificate; routefront simulate shows them."
+)
+
+
 def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
     """Certify and write the evidence; the second value is the exit code of the verdict."""
     output = checked_output(settings.output, input_files(settings))
@@ -86,12 +92,15 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
     policy = compared.run.policy
     table, theirs = policy.behind_router(compared.table), compared.baseline_table()
     world = world_of(policy, table, settings.seed)
-    latency = None
+    latency, notes = None, compared.notes
     if world is not None:
         rows = np.arange(table.n_queries)
         world_theirs = world_of(policy, theirs, settings.seed) or world
         if theirs.router_delay_s is None:
             world_theirs = without_router(world_theirs)
+        table, theirs = with_capacity(table, world), with_capacity(theirs, world_theirs)
+        if not only_waits(world):
+            notes = (*notes, _ANSWERS_ALONE)
         tables = [
             (under_load(table, world, compared.tier), compared.tier),
             (under_load(theirs, world_theirs, compared.other), compared.other),
@@ -130,7 +139,7 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
         created=now(),
         attempt=len(alpha_of),
         false_pass_at_most=min(1.0, sum(alpha_of.values())),
-        notes=compared.notes,
+        notes=notes,
     )
     found = {**_evidence(report, digest, data_hash, earlier), "minimum": settings.slices.minimum}
     replaced = output.exists()

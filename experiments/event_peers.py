@@ -15,7 +15,7 @@ import numpy as np
 import simpy
 
 from simulators.events.arrays import Answers
-from simulators.events.reference import uniform
+from simulators.events.draws import uniform
 from simulators.journeys import Journeys
 from simulators.world import ERROR, FULL, LIMIT, OUTAGE, ROUTER, SERVED, TIMEOUT, World
 

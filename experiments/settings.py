@@ -73,11 +73,7 @@ class ScenarioScorerSettings(_Settings):
 
 
 ScorerSettings = Annotated[
-    TextScorerSettings
-    | LiteLLMScorerSettings
-    | ColumnScorerSettings
-    | ScenarioScorerSettings
-    | StrategyScorerSettings,
+    TextScorerSettings | LiteLLMScorerSettings | ColumnScorerSettings | ScenarioScorerSettings | StrategyScorerSettings,
     Field(discriminator="kind"),
 ]
 

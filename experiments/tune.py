@@ -34,12 +34,13 @@ from experiments.under_load import (
     zero_in_world,
 )
 from experiments.unseen import seen_file
-from simulators.errors import RoutefrontError
+from simulators.errors import ConfigError, RoutefrontError
 from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence, gather_evidence
 from toolkit.certify.labels import LabelPlan
 from toolkit.evaluation.constraints import Constraint, parse_constraints
+from toolkit.evaluation.contention import only_waits
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
 from toolkit.pareto.axes import Axes
@@ -82,6 +83,12 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     data = load_data(settings.data, settings.scenario, 0, with_repeats=True)
     with busy("Scoring the tune split out-of-fold and fitting the scorer", quiet=quiet):
         prepared = prepare(settings, data.table, constraints)
+    world = prepared.problem.world
+    if settings.choose == CERTIFIED and world is not None and not only_waits(world):
+        raise ConfigError(
+            "choose=certified tests recorded answers, and under this traffic requests fail or fall back; use "
+            "world=none, or another rule of choose and routefront simulate"
+        )
     with busy("Judging the score", quiet=quiet):
         diagnostics = diagnostics_of(settings, prepared)
         labels = labels_before_search(settings, prepared)

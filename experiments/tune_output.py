@@ -65,6 +65,7 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
         "versus": {name: interval.as_dict() for name, interval in evidence.versus.items()},
         "zero_router_quality_at_cost": evidence.zero_quality if zero is not None else None,
         "zero_router_difference": None if zero is None else zero.as_dict(),
+        "zero_router_latency_p95_s": None if np.isnan(evidence.zero_latency_p95_s) else evidence.zero_latency_p95_s,
         "zero_router_verdict": None
         if zero is None
         else f"{zero.verdict} ({zero.mean:+.4f} [{zero.low:+.4f}, {zero.high:+.4f}])",

@@ -121,7 +121,7 @@ def judged(table: OutcomeTable, world: World | None, tier: IntArray) -> OutcomeT
 def zero_in_world(
     table: OutcomeTable, world: World | None, loaded: OutcomeTable, tier: IntArray
 ) -> ZeroUnderLoad | None:
-    """The Zero router where requests fail, at the cost of an assignment (`tier: N`); None where the hull is exact.
+    """The Zero router under load, at the cost of an assignment (`tier: N`); None without a world or without costs.
 
     Args:
         table: The outcomes as recorded.
@@ -129,11 +129,9 @@ def zero_in_world(
         loaded: What `under_load` made of the table.
         tier: The assignment.
     """
-    if world is None or contention.only_waits(world) or not table.has_cost:
+    if world is None or not table.has_cost:
         return None
-    rows = np.arange(table.n_queries)
-    cost, quality = float(loaded.cost_usd[rows, tier].mean()), loaded.quality[rows, tier]
-    return zero_under_load(table, world, quality, cost, spawn_rng(world.seed, "zero"))
+    return zero_under_load(table, world, loaded, tier, spawn_rng(world.seed, "zero"))
 
 
 def estimator_under_load(
@@ -164,8 +162,7 @@ def metrics_under_load(table: OutcomeTable, world: World | None, tier: IntArray,
     loaded = under_load(table, world, tier)
     found: dict[str, Any] = metrics_summary(loaded, tier, n_dropped=n_dropped)
     if world is not None:
-        zero = zero_in_world(table, world, loaded, tier)
-        if zero is not None:
+        if not contention.only_waits(world) and (zero := zero_in_world(table, world, loaded, tier)) is not None:
             found["zero_router_quality_at_cost"] = zero.quality
         estimator = estimator_under_load(table, world, tier, coverage(table, 2))
         assert estimator is not None

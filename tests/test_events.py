@@ -11,10 +11,12 @@ from helpers import make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments import event_bench
 from experiments.event_peers import simulate_simpy
 from simulators.errors import ConfigError, InputDataError
 from simulators.events.arrays import Answers
-from simulators.events.reference import simulate_plainly, uniform
+from simulators.events.draws import uniform
+from simulators.events.reference import simulate_plainly
 from simulators.events.simulator import EventSimulator, simulate_events
 from simulators.journeys import PENDING, Journeys
 from simulators.queueing import probability_of_wait
@@ -547,6 +549,14 @@ def test_the_router_is_paid_once_and_only_where_it_decided():
     a, b = (simulate(world, t, tier, per_request=False) for t in (table, dear))
     np.testing.assert_allclose(b.cost_usd - a.cost_usd, [[0.0, 0.125]])
     np.testing.assert_allclose(a.e2e_s, b.e2e_s)
+
+
+def test_the_bench_case_compares_equal_work(monkeypatch):
+    monkeypatch.setattr(event_bench, "EVENT_CASES", {"contention-event": (600, 2)})
+    monkeypatch.setattr(event_bench, "_PEER_REQUESTS", {"SimPy": 300, "plain Python": 300})
+    rows = event_bench.run_event_case("contention-event", runs=1, seed=0)
+    assert [row["ours"] for row in rows if row["metric"] == "requests that end otherwise"] == [0.0, 0.0]
+    assert all(row["ratio"] > 0 for row in rows if row["ratio"] is not None)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import run_cli, run_cli_process, write_recording
 
@@ -22,7 +25,7 @@ def commands() -> list[list[str]]:
 
 
 UNDECIDED = 4  # a toy recording of 240 prompts shows little
-N_FIRST = 6  # commands of the example on one's own data; the rest belong to the section on search
+N_FIRST, N_LOAD = 6, 4  # commands of the example on one's own data and of the section on load; the rest are searches
 
 
 @pytest.mark.verify
@@ -38,11 +41,40 @@ def test_the_example_runs_word_for_word(tmp_path):
     assert out
 
 
+def write_tokens(path):
+    """Tokens, and costs and latencies that follow from them, for a recording without."""
+    outcomes = pq.read_table(path).drop_columns(["cost_usd", "latency_s"])
+    rng, n, model = np.random.default_rng(0), outcomes.num_rows, outcomes["model"].to_pylist()
+    tokens = np.rint(rng.lognormal(5.0, 0.5, (2, n)))
+    price = np.array([{"small": (0.1, 0.4), "medium": (0.5, 2.0), "large": (2.0, 8.0)}[name] for name in model]).T
+    speed = np.array([{"small": 150.0, "medium": 80.0, "large": 40.0}[name] for name in model])
+    columns = {
+        "input_tokens": tokens[0],
+        "output_tokens": tokens[1],
+        "cost_usd": (tokens * price).sum(axis=0) / 1e6,
+        "latency_s": rng.lognormal(-1.0, 0.3, n) + tokens[1] / speed,
+    }
+    for name, values in columns.items():
+        outcomes = outcomes.append_column(name, pa.array(values))
+    pq.write_table(outcomes, path)
+
+
+@pytest.mark.slow
+def test_the_example_under_load_runs_word_for_word(tmp_path):
+    _, outcomes = write_recording(tmp_path, ".parquet")
+    write_tokens(outcomes)
+    for command in commands()[N_FIRST : N_FIRST + N_LOAD]:
+        code, _, err = run_cli(*command, cwd=tmp_path)
+        assert code == 0, (command, err)
+    assert (tmp_path / "runs" / "peak" / "figures" / "loads.png").is_file()
+    assert (tmp_path / "runs" / "peak-load.html").is_file() and (tmp_path / "mine.html").is_file()
+
+
 @pytest.mark.slow
 def test_the_search_example_runs_word_for_word(tmp_path):
     for package in ("optuna", "wandb", "hydra_plugins.hydra_joblib_launcher"):
         pytest.importorskip(package)
-    for command in commands()[N_FIRST:]:
+    for command in commands()[N_FIRST + N_LOAD :]:
         code, _, err = (run_cli_process if "-m" in command else run_cli)(*command, cwd=tmp_path)
         assert code == 0, (command, err)
     assert len(list((tmp_path / "runs" / "sweep").glob("*/policy.json"))) == 9
@@ -51,7 +83,10 @@ def test_the_search_example_runs_word_for_word(tmp_path):
 
 def test_the_examples_are_there():
     words = [words[0] for words in commands()]
-    assert words == ["tune", "certify", "export", "verify", "tune", "route", "tune", "tune", "compare"]
+    own, load, search = words[:N_FIRST], words[N_FIRST : N_FIRST + N_LOAD], words[N_FIRST + N_LOAD :]
+    assert own == ["tune", "certify", "export", "verify", "tune", "route"]
+    assert load == ["tune", "simulate", "calibrate", "simulate"]
+    assert search == ["tune", "tune", "compare"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +98,9 @@ def test_the_examples_are_there():
         "docs/search.md",
         "docs/evidence.md",
         "docs/metrics.md",
+        "docs/traffic.md",
+        "docs/scenarios.md",
+        "docs/routers.md",
         "papers/README.md",
         "CONTRIBUTING.md",
     ],

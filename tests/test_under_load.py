@@ -281,9 +281,17 @@ def test_without_failures_the_simulated_zero_router_is_the_hull():
     calm = failing_world(table, stations=tuple(Station(name=t) for t in table.tiers))
     hull = zero_router_of(table)
     cost = float(np.mean(hull.cost_usd))
-    found = zero_under_load(table, calm, np.zeros(2000), cost, rng(5))
+    assert not only_waits(dataclasses.replace(calm, router_down=~calm.router_down, router_fallback=0))
+    down = calm.router_down.copy()
+    down[0] = True  # the mixture has no router, so nothing fails; but the world is simulated
+    tier = np.argmin(np.abs(table.cost_usd - cost), axis=1)
+    loaded = dataclasses.replace(table, cost_usd=np.full_like(table.cost_usd, cost), alone=table)
+    found = zero_under_load(table, dataclasses.replace(calm, router_down=down), loaded, tier, rng(5))
     assert found.quality == pytest.approx(hull.quality_at(cost), abs=0.01)
-    assert found.difference.mean == pytest.approx(-found.quality)
+    exact = zero_under_load(table, calm, loaded, tier, rng(5))
+    assert exact.quality == pytest.approx(hull.quality_at(cost), abs=1e-12)
+    assert found.difference.mean == pytest.approx(exact.difference.mean, abs=0.01)
+    assert exact.latency_p95_s == pytest.approx(found.latency_p95_s)
 
 
 def test_the_zero_router_fails_as_the_policy_does():
@@ -291,8 +299,7 @@ def test_the_zero_router_fails_as_the_policy_does():
     world = failing_world(table)
     tier = np.ones(1000, dtype=np.int64)
     loaded = under_load(table, world, tier)
-    cost = float(loaded.cost_usd[:, 1].mean())
-    found = zero_under_load(table, world, loaded.quality[:, 1], cost, rng(5))
+    found = zero_under_load(table, world, loaded, tier, rng(5))
     if zero_router_of(table).tier[-1] == 1:
         assert found.difference.mean == pytest.approx(0.0, abs=0.02)
     assert found.quality < 0.9 * zero_router_of(table).quality_at(float(table.cost_usd[:, 1].mean()))

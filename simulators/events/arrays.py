@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.errors import InputDataError
+from simulators.events.draws import mixed
 from simulators.outcomes import FloatArray, IntArray
 from simulators.world import REASONS, Station, World
 
@@ -31,7 +32,8 @@ RULE = np.dtype(
 )
 STATION = np.dtype(
     [
-        *((name, "f8") for name in ("request_limit", "token_limit", "error_rate", "error_rise")),
+        *((name, "f8") for name in ("request_limit", "token_limit", "request_rate", "token_rate")),  # rates per second
+        *((name, "f8") for name in ("error_rate", "error_rise")),
         *((name, "i8") for name in ("slots", "buffer")),  # 0 slots: no limit
     ]
 )
@@ -170,14 +172,17 @@ def world_arrays(world: World, answers: Answers) -> WorldArrays:
         rules=np.array([tuple(getattr(rule, name) for name in RULE.names or ()) for rule in world.rules], dtype=RULE),
         stations=np.array([_station(station) for station in world.stations], dtype=STATION),
         outages=np.array([span for j in range(len(world.stations)) for span in world.spans(j)]).reshape(-1, 2),
-        seed=np.uint64(world.seed),
+        seed=np.uint64(mixed(0, world.seed)),
     )
 
 
 def _station(station: Station) -> tuple[float, ...]:
+    requests, tokens = station.requests_per_min or math.inf, station.tokens_per_min or math.inf
     return (
-        station.requests_per_min or math.inf,
-        station.tokens_per_min or math.inf,
+        requests,
+        tokens,
+        requests / 60.0,
+        tokens / 60.0,
         station.error_rate,
         station.error_rate_busy - station.error_rate,
         station.slots or 0,

@@ -191,10 +191,10 @@ def _refusal(job: Record, line: Record, station: Record, outages: FloatArray, to
         return OUTAGE
     tokens *= job["share"]
     if station["request_limit"] < np.inf:
-        filled = line["request_level"] + (now - line["request_seen"]) * (station["request_limit"] / 60.0)
+        filled = line["request_level"] + (now - line["request_seen"]) * station["request_rate"]
         line["request_level"], line["request_seen"] = min(station["request_limit"], filled), now
     if station["token_limit"] < np.inf:
-        filled = line["token_level"] + (now - line["token_seen"]) * (station["token_limit"] / 60.0)
+        filled = line["token_level"] + (now - line["token_seen"]) * station["token_rate"]
         line["token_level"], line["token_seen"] = min(station["token_limit"], filled), now
         if line["token_level"] < tokens:
             return LIMIT
@@ -242,9 +242,9 @@ def _begin(
 
 @njit(cache=True)
 def _uniform(seed: np.uint64, request: int, attempt: int) -> float:
-    """See `simulators.events.reference.uniform`."""
-    mixed = np.uint64(0)
-    for number in (seed, np.uint64(request), np.uint64(attempt)):
+    """See `simulators.events.draws.uniform`; the seed has gone through its first round."""
+    mixed = seed
+    for number in (np.uint64(request), np.uint64(attempt)):
         mixed = mixed + (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -11,22 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simulators.events.arrays import Answers
+from simulators.events.draws import uniform
 from simulators.journeys import Journeys
 from simulators.world import ERROR, FULL, LIMIT, OUTAGE, ROUTER, SERVED, TIMEOUT, Station, World
 
 _END, _TIMEOUT, _ATTEMPT = range(3)
-_MASK, _GOLDEN = 2**64 - 1, 0x9E3779B97F4A7C15
-
-
-def uniform(seed: int, request: int, attempt: int) -> float:
-    """The draw in [0, 1) of one attempt (the first has number 1): SplitMix64 of the three numbers in turn."""
-    mixed = 0
-    for number in (seed, request, attempt):
-        mixed = (mixed + (number + 1) * _GOLDEN) & _MASK
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        mixed ^= mixed >> 31
-    return (mixed >> 11) * 2.0**-53
 
 
 @dataclass(kw_only=True)

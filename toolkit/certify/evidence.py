@@ -88,6 +88,7 @@ class Evidence:
         versus: Tier name -> quality minus that tier's, paired over queries.
         zero_quality: The Zero router's quality at the policy's cost; NaN where costs are unknown.
         zero_difference: Quality minus the Zero router's at equal cost, or None where costs are unknown.
+        zero_latency_p95_s: The Zero router's p95 latency under the same load; NaN where nobody looked.
         information: Rank correlation of the score with the gain of `information_tier` over the cheapest.
         information_tier: The tier whose gain the score is held against.
         oracle_quality: Mean of the best tier per query: what no router can exceed.
@@ -127,6 +128,7 @@ class Evidence:
     lanes: tuple[LaneEvidence, ...] = ()
     eligibility: EligibilityEvidence | None = None
     router: RouterEvidence | None = None
+    zero_latency_p95_s: float = np.nan
 
 
 def gather_evidence(
@@ -158,7 +160,7 @@ def gather_evidence(
             constraints are then theirs.
         lanes: The policy's lanes, and `N` which lane took each query; None: nothing is said on lanes.
         target: What the eligibility head predicts, or None without one.
-        zero: The Zero router, where it had to be simulated too.
+        zero: The Zero router, where requests wait for each other.
         router_budgets_s: Delays that the router's p95 is held against.
     """
     everything = np.arange(table.n_queries)
@@ -189,6 +191,7 @@ def gather_evidence(
         else zero_router_of(table).quality_at(float(cost.mean()))
         if known
         else np.nan,
+        zero_latency_p95_s=np.nan if zero is None else zero.latency_p95_s,
         zero_difference=zero.difference if zero is not None else zero_difference(table, tier) if known else None,
         information=rank_correlation(score[usable], gain[usable]),
         information_tier=table.tiers[upgrade],

@@ -272,7 +272,14 @@ def _latency(evidence: Evidence) -> list[str]:
 
 
 def _latency_aside(record: RunRecord) -> str:
-    """The Zero router's latency is not looked at: said where latency was an aim."""
+    """The Zero router's latency: under load its own; elsewhere it is not looked at, which is said where it matters."""
+    theirs = record.evidence.zero_latency_p95_s
+    if math.isfinite(theirs):
+        limits = [
+            c.text.rsplit(" ", 1)[1] for c in record.evidence.constraints if c.text.startswith("latency_p95_s <= ")
+        ]
+        over = next((f", over the ceiling of {limit} s" for limit in limits if theirs > float(limit)), "")
+        return f"; its own p95 latency under this load is {_seconds(theirs)}{over}"
     aimed = any(c.startswith(("latency", "share_")) for c in record.front) and any(
         c.text.startswith(("latency", "share_")) for c in record.evidence.constraints
     )

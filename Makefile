@@ -44,7 +44,7 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## ours beside plain NumPy and BoTorch, in one process
+bench: setup ## ours beside plain NumPy, BoTorch, SimPy, ciw and a heap loop, in one process
 	$(BIN)/routefront bench output=bench.json
 
 clean: ## remove the environment and everything generated

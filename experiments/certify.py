@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import zipfile
@@ -24,7 +25,7 @@ from experiments.under_load import under_load
 from experiments.unseen import unseen_rows
 from simulators.columns import need_columns, read_columns, text_column
 from simulators.errors import ConfigError, InputDataError
-from simulators.outcomes import IntArray, OutcomeTable
+from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.certify.certificate import certify
 from toolkit.evaluation.constraints import restore_constraints
@@ -77,10 +78,34 @@ class Compared:
         return self.run.policy.behind_router(self.table)
 
 
-_ANSWERS_ALONE = (
-    "Quality and cost are those of the recorded answers: requests that fail or fall back under load are not in this "
-    "certificate; routefront simulate shows them."
+_AS_MET = (
+    "Requests fail and fall back under this traffic: quality and cost are what the requests of one simulated run met, "
+    "the same traffic for policy and baseline. routefront simulate shows how much that varies from run to run."
 )
+
+
+def _side_by_side(ours: OutcomeTable, theirs: OutcomeTable) -> OutcomeTable:
+    """Both tables' tiers beside each other: under load the same tier gives each of them something else."""
+
+    def both(name: str) -> FloatArray:
+        return np.concatenate([getattr(ours, name), getattr(theirs, name)], axis=1)
+
+    return dataclasses.replace(
+        ours,
+        tiers=(*ours.tiers, *(f"{tier} (baseline)" for tier in theirs.tiers)),
+        quality=both("quality"),
+        cost_usd=both("cost_usd"),
+        latency_s=both("latency_s"),
+        ttft_s=both("ttft_s"),
+        input_tokens=both("input_tokens"),
+        output_tokens=both("output_tokens"),
+        error=both("error").astype(np.bool_),
+        occupied_s=None,
+        unchecked=None,
+        router_cost_usd=None,
+        alone=None,
+        _hash=[],
+    )
 
 
 def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict[str, Any], int]:
@@ -92,24 +117,26 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
     policy = compared.run.policy
     table, theirs = policy.behind_router(compared.table), compared.baseline_table()
     world = world_of(policy, table, settings.seed)
-    latency, notes = None, compared.notes
+    latency, notes, other = None, compared.notes, compared.other
     if world is not None:
         rows = np.arange(table.n_queries)
         world_theirs = world_of(policy, theirs, settings.seed) or world
         if theirs.router_delay_s is None:
             world_theirs = without_router(world_theirs)
         table, theirs = with_capacity(table, world), with_capacity(theirs, world_theirs)
-        if not only_waits(world):
-            notes = (*notes, _ANSWERS_ALONE)
         tables = [
             (under_load(table, world, compared.tier), compared.tier),
             (under_load(theirs, world_theirs, compared.other), compared.other),
         ]
         latency = (tables[0][0].latency_s[rows, tables[0][1]], tables[1][0].latency_s[rows, tables[1][1]])
+        if not only_waits(world):
+            notes = (*notes, _AS_MET)
+            table = theirs = _side_by_side(tables[0][0], tables[1][0])
+            other = other + len(policy.tiers)
     certificate = certify(
         table,
         compared.tier,
-        compared.other,
+        other,
         coverage=coverage(table, settings.slices.minimum),
         constraints=restore_constraints(policy.constraints),
         margin=settings.margin,

@@ -71,6 +71,7 @@ class _Request:
     cost_usd: float = 0.0
     attempts: int = 0
     reason: int = -1
+    checked: bool = True
 
 
 class _Model:
@@ -109,7 +110,9 @@ class _Model:
         stage, share, end_s = k, 1.0, self.env.now
         if rule.second >= 0:
             reason, second_start_s = yield from self.tier(request, rule.second, rule.second_share)
-            if not rule.second_async:
+            if rule.second_async:
+                request.checked = reason == SERVED
+            else:
                 if reason != SERVED:
                     return reason
                 stage, share, start_s, end_s = rule.second, rule.second_share, second_start_s, self.env.now
@@ -187,4 +190,5 @@ def simulate_simpy(world: World, answers: Answers, tier: Any) -> Journeys:
         busy_s=np.array([[station.busy_s for station in model.stations]]),
         outcomes=np.array([[station.outcomes for station in model.stations]], dtype=np.int64),
         longest_line=np.array([[station.longest for station in model.stations]], dtype=np.int64),
+        checked=column("checked", np.bool_),
     )

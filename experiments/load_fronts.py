@@ -12,7 +12,7 @@ from simulators.errors import InfeasibleError
 from simulators.outcomes import IntArray
 from simulators.seeds import spawn_rng
 from simulators.world import World
-from toolkit.evaluation.contention import only_waits, run
+from toolkit.evaluation.contention import only_waits, run, with_capacity
 from toolkit.pareto.choose import choose
 from toolkit.pareto.front import feasible_front
 from toolkit.problem import Evaluation, RoutingProblem
@@ -58,7 +58,7 @@ def _at(settings: TuneSettings, prepared: Prepared, params: np.ndarray, load: fl
     world = world_on(options, problem.table, spawn_rng(settings.seed, "arrivals", "tune"))
     assert world is not None
     there = RoutingProblem(
-        table=problem.table,
+        table=with_capacity(problem.table, world),
         family=problem.family,
         objectives=problem.objectives,
         constraints=problem.constraints,

@@ -10,7 +10,7 @@ from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
 from experiments.loading import make_lanes, make_scorer, with_recall
 from experiments.router import behind_router, overhead_of
 from experiments.settings import ConfidenceSpace, EligibilitySpace, PolicySpace, SliceSpace, TuneSettings
-from experiments.under_load import world_on
+from experiments.under_load import capacity_usd, world_on
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
 from simulators.seeds import spawn_rng
@@ -18,7 +18,7 @@ from simulators.world import World
 from toolkit.certify.labels import LabelPlan, plan_labels, widest_differences
 from toolkit.dimensions import Dimension
 from toolkit.evaluation.constraints import Constraint
-from toolkit.evaluation.contention import with_capacity
+from toolkit.evaluation.contention import charged, with_capacity
 from toolkit.evaluation.estimators import AssignmentEstimator
 from toolkit.evaluation.metrics import ROUTER_DELAYS, Metric, parse_metric
 from toolkit.evaluation.slices import coverage
@@ -161,8 +161,10 @@ def labels_before_search(settings: TuneSettings, prepared: Prepared) -> LabelPla
 def axes_of(settings: TuneSettings, table: OutcomeTable, objectives: tuple[Metric, ...]) -> Axes:
     """Axes from the single tiers on the whole table, so that runs on the same data share them whatever their split.
 
-    Contention and the router are left out: the range is that of the tiers themselves.
+    Contention and the router are left out: the range is that of the tiers themselves, with their part of the capacity's
+    fixed price.
     """
+    table = charged(table, capacity_usd(settings.world))
     cover = coverage(table, settings.slices.minimum)
     single = np.repeat(np.arange(table.n_tiers, dtype=np.int8)[:, None], table.n_queries, axis=1)
     values = AssignmentEstimator(table.bare, cover, single).values(objectives)

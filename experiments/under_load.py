@@ -10,6 +10,7 @@ import numpy as np
 from experiments.settings import TuneSettings
 from experiments.world_settings import AutoWorld, NoWorld, QueueSettings, TrafficSettings
 from experiments.world_settings import World as WorldOptions
+from simulators.arrivals import mean_rate
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
@@ -19,6 +20,7 @@ from toolkit.certify.zero_load import ZeroUnderLoad, zero_under_load
 from toolkit.evaluation import contention
 from toolkit.evaluation.contention import ContendedEstimator, make_queue_world, without_router
 from toolkit.evaluation.estimators import AssignmentEstimator
+from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import Coverage, coverage
 from toolkit.evaluation.summary import metrics_summary
 
@@ -34,6 +36,11 @@ def with_world(settings: TuneSettings) -> TuneSettings:
         return settings
     if isinstance(chosen, AutoWorld):
         if settings.data.kind != "scenario" or not scenario.get("tune_under_load"):
+            if chosen.load != 1.0:
+                raise ConfigError(
+                    f"world.load={chosen.load:g} has no effect: world=auto judges this data without load; use "
+                    "world=traffic"
+                )
             return settings.model_copy(update={"world": NoWorld(kind="none")})
         chosen = TrafficSettings(kind="traffic", load=chosen.load, loads=chosen.loads)
     if chosen.traffic is None:
@@ -157,20 +164,47 @@ def single_tiers(table: OutcomeTable, world: World) -> OutcomeTable:
     )
 
 
+def single_tier_estimator(table: OutcomeTable, world: World) -> ContendedEstimator:
+    """Figures of all traffic on each tier alone, one candidate per tier, over its requests."""
+    every = np.repeat(np.arange(table.n_tiers, dtype=np.int8)[:, None], table.n_queries, axis=1)
+    exact = AssignmentEstimator(table.bare, coverage(table, 2), every)
+    return ContendedEstimator(exact, without_router(world), every)
+
+
 def metrics_under_load(table: OutcomeTable, world: World | None, tier: IntArray, n_dropped: int) -> dict[str, Any]:
-    """`metrics_summary`; under load, a single tier's figures are those of all traffic on that tier."""
+    """`metrics_summary`; under load, latencies are over the requests, and a single tier's figures its own load's.
+
+    A batch slice keeps the latencies that were recorded.
+    """
     loaded = under_load(table, world, tier)
     found: dict[str, Any] = metrics_summary(loaded, tier, n_dropped=n_dropped)
-    if world is not None:
-        if not contention.only_waits(world) and (zero := zero_in_world(table, world, loaded, tier)) is not None:
-            found["zero_router_quality_at_cost"] = zero.quality
-        estimator = estimator_under_load(table, world, tier, coverage(table, 2))
-        assert estimator is not None
-        found["policy"]["latency_s"] = estimator.latency_summary()
-        found["tiers"] = metrics_summary(single_tiers(table, world), tier, n_dropped=n_dropped)["tiers"]
+    if world is None:
+        return found
+    if not contention.only_waits(world) and (zero := zero_in_world(table, world, loaded, tier)) is not None:
+        found["zero_router_quality_at_cost"] = zero.quality
+    estimator = estimator_under_load(table, world, tier, coverage(table, 2))
+    assert estimator is not None
+    found["policy"]["latency_s"] = estimator.latency_summary()
+    for name, latency in estimator.slice_latencies().items():
+        found["slices"][name]["latency_s"] = latency
+    found["tiers"] = metrics_summary(single_tiers(table, world), tier, n_dropped=n_dropped)["tiers"]
+    alone = single_tier_estimator(table, world)
+    for k, name in enumerate(table.tiers):
+        found["tiers"][name]["latency_s"] = alone.latency_summary(k)
     return found
 
 
 def single_tier_p95(table: OutcomeTable, world: World | None) -> FloatArray | None:
-    """`K` p95 latencies of the single tiers under load; None where nobody waits."""
-    return None if world is None else np.quantile(single_tiers(table, world).latency_s, 0.95, axis=0)
+    """`K` p95 latencies of all traffic on each tier alone, over its requests; None where nobody waits."""
+    if world is None:
+        return None
+    return single_tier_estimator(table, world).value(Metric("latency_p95"))
+
+
+def capacity_usd(world: object) -> float:
+    """Fixed price of all capacity per request, at the expected rate of requests; 0 without traffic."""
+    if not isinstance(world, TrafficSettings) or world.traffic is None:
+        return 0.0
+    spec = parse_traffic(world.traffic)
+    per_hour = sum(station.usd_per_hour for station in spec.stations.values())
+    return per_hour / 3600 / (mean_rate(spec.arrivals) * world.load) if per_hour else 0.0

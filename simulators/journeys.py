@@ -19,7 +19,7 @@ PENDING = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Journeys:
-    """All requests of all candidates in one world; about 28 bytes per candidate and request.
+    """All requests of all candidates in one world; about 29 bytes per candidate and request.
 
     Attributes:
         e2e_s: `n x R` from `arrival_s` to the whole answer, seconds; of failed ones, until the client knew.
@@ -32,6 +32,8 @@ class Journeys:
         busy_s: `n x J` slot seconds that answers held, whole or cut off.
         outcomes: `n x J x 7` attempts by reason.
         longest_line: `n x J` most attempts that waited at once.
+        checked: `n x R`, False where an answer that went out at once was to be checked by a second stage that was never
+            served.
     """
 
     e2e_s: FloatArray
@@ -44,6 +46,7 @@ class Journeys:
     busy_s: FloatArray
     outcomes: IntArray
     longest_line: IntArray
+    checked: NDArray[np.bool_]
 
     @property
     def failed(self) -> NDArray[np.bool_]:
@@ -55,16 +58,18 @@ class Journeys:
         """`n x R`: another tier answered than the first one asked."""
         return np.asarray((self.served >= 0) & (self.served != self.tier))
 
-    def quality(self, table_quality: FloatArray, row: IntArray) -> FloatArray:
+    def quality(self, table_quality: FloatArray, row: IntArray, unchecked: FloatArray | None = None) -> FloatArray:
         """`n x R` quality that the clients saw: that of the tier in `served`, 0 where none answered.
 
-        A second stage does not change it; where it should, give a `table_quality` of both stages.
-
         Args:
-            table_quality: `N x K` in [0, 1].
+            table_quality: `N x K` in [0, 1], of both stages where there are two.
             row: `R` rows of the table.
+            unchecked: `N x K` without the check that `checked` is about; None: a check corrects nothing.
         """
-        found = table_quality[row, np.maximum(self.served, 0)]
+        tier = np.maximum(self.served, 0)
+        found = table_quality[row, tier]
+        if unchecked is not None:
+            found = np.where(self.checked, found, unchecked[row, tier])
         found[self.served < 0] = 0.0
         return found
 

@@ -22,7 +22,7 @@ from simulators.errors import InputDataError
 _MOST_LINKED = 0.1
 _PER_CELL = (
     *("quality", "cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens", "error"),
-    *("occupied_s", "router_cost_usd"),
+    *("occupied_s", "router_cost_usd", "unchecked"),
 )
 _PER_QUERY = (*_PER_CELL, "slice_code", "session", "turn", "batch", "asked_s", "router_delay_s")
 
@@ -86,6 +86,7 @@ class OutcomeTable:
         alone: The single tiers where all traffic on one of them meets something else than these rows say (load), as a
             table of the same queries; None: they are as these rows say.
         fixed_usd: USD per query for capacity that is paid whatever the routing, contained in `cost_usd`.
+        unchecked: `N x K` quality without the check that another tier makes afterwards, or None: there are no checks.
     """
 
     tiers: tuple[str, ...]
@@ -109,6 +110,7 @@ class OutcomeTable:
     router_cost_usd: FloatArray | None = None
     alone: OutcomeTable | None = None
     fixed_usd: float = 0.0
+    unchecked: FloatArray | None = None
     _hash: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -164,7 +164,7 @@ def _streams(rng: np.random.Generator) -> dict[str, np.random.Generator]:
 
 
 def _with_second_stages(table: OutcomeTable, tiers: Mapping[str, TierSpec]) -> OutcomeTable:
-    """Time, cost and quality of both stages together; no second stage has one of its own."""
+    """Time, cost and quality of both stages together, and quality without checks; no second stage has its own."""
     quality, cost_usd = table.quality.copy(), table.cost_usd.copy()
     ttft_s, latency_s = table.ttft_s.copy(), table.latency_s.copy()
     for k, tier in enumerate(tiers.values()):
@@ -179,8 +179,15 @@ def _with_second_stages(table: OutcomeTable, tiers: Mapping[str, TierSpec]) -> O
         else:
             better = np.maximum(table.quality[:, j] - table.quality[:, k], 0.0)
             quality[:, k] += second.correction_rate * better
+    checked = any(tier.second is not None and tier.second.kind == "check" for tier in tiers.values())
     return dataclasses.replace(
-        table, quality=np.minimum(quality, 1.0), cost_usd=cost_usd, ttft_s=ttft_s, latency_s=latency_s, _hash=[]
+        table,
+        quality=np.minimum(quality, 1.0),
+        cost_usd=cost_usd,
+        ttft_s=ttft_s,
+        latency_s=latency_s,
+        unchecked=table.quality if checked else None,
+        _hash=[],
     )
 
 

@@ -205,6 +205,10 @@ def make_world(
             f"traffic: expected 1 to {MOST_REQUESTS:,} requests in {traffic.duration_s:g} s; got {len(arrival_s):,}; "
             "change traffic.duration_s, the rate or load"
         )
+    if not (arrival_s >= traffic.warmup_s).any():
+        raise ConfigError(
+            f"traffic: no request comes after warmup_s={traffic.warmup_s:g}, so nothing would be counted; shorten it"
+        )
     row = _rows(table, arrival_s, row_rng)
     ready_s = _ready(table, traffic, arrival_s, row)
     order = np.argsort(ready_s, kind="stable")

@@ -26,9 +26,9 @@ What happens to a request, in full; both kernels (`simulators/contention/`, `sim
 7. A served answer of a tier with a `second` tier goes there at once, as an attempt with the same rules (refusals,
    retries, no fallback and no third stage: the rules of `second`, its hold, tokens and cost those of `second` on that
    row times `second_share` of the first tier). With `second_async` the request is over before, and what comes of the
-   second stage changes no time, only attempts, cost and load (an asynchronous check); else the answer arrives when the
-   second stage has ended, and without it the request has failed, the first stage being paid. The tier that answered is
-   the first one in any case.
+   second stage changes no time, only attempts, cost, load and what the check corrects (an asynchronous check; one that
+   is never served corrects nothing); else the answer arrives when the second stage has ended, and without it the
+   request has failed, the first stage being paid. The tier that answered is the first one in any case.
 8. `ttft` counts from `arrival_s` to the first visible token: start of the successful service + `first_s` of that tier
    (of the second stage, times `second_share`, where there is a synchronous one). `e2e` counts to the end of the
    last stage plus `extra_s` of the tier that answered (the client's network; no slot is held); of a failed request, to

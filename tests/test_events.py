@@ -72,7 +72,7 @@ def run(world, answers, tier):
 def assert_equal(found, expected, *, atol=1e-9):
     for name in FIELDS:
         a, b = getattr(found, name), getattr(expected, name)
-        if a.dtype.kind == "i":
+        if a.dtype.kind in "ib":
             np.testing.assert_array_equal(a, b, err_msg=name)
         else:
             np.testing.assert_allclose(a, b, atol=atol, rtol=1e-12, err_msg=name)
@@ -371,7 +371,7 @@ def test_second_stage(second_async, e2e, ttft):
 
 @pytest.mark.parametrize("second_async", [False, True])
 def test_a_lost_second_stage(second_async):
-    """Without its formatting the answer is lost, though paid; a check that never came changes nothing."""
+    """Without its formatting the answer is lost, though paid; a check that never came corrects nothing."""
     rule = TierRule(station=0, second=1, second_async=second_async)
     outage = Outage(stations=(1,), start_s=0.0, end_s=50.0)
     stations = [Station(name="a"), Station(name="b")]
@@ -379,7 +379,22 @@ def test_a_lost_second_stage(second_async):
     found = run(world, make_answers([[2.0, 4.0]]), [0])
     assert found.cost_usd[0, 0] == 1.0 and found.e2e_s[0, 0] == 2.0
     assert found.reason[0, 0] == (SERVED if second_async else OUTAGE)
-    assert found.quality(np.array([[0.7, 0.9]]), np.array([0]))[0, 0] == (0.7 if second_async else 0.0)
+    assert found.checked[0, 0] != second_async
+    table, unchecked = np.array([[0.7, 0.9]]), np.array([[0.6, 0.9]])
+    assert found.quality(table, np.array([0]), unchecked)[0, 0] == (0.6 if second_async else 0.0)
+    assert found.quality(table, np.array([0]))[0, 0] == (0.7 if second_async else 0.0)
+
+
+def test_only_served_checks_count_as_checks():
+    """Ten seconds per check on one slot without a line: the second check finds it busy and its retry does not."""
+    rules = [TierRule(station=0, second=1, second_async=True), TierRule(station=1, retries=1, backoff_s=4.0)]
+    stations = [Station(name="a"), Station(name="b", slots=1, buffer=0)]
+    world = make_world([0.0, 7.0, 9.0, 30.0], stations, rules)
+    found = run(world, make_answers([[1.0, 10.0]]), [0, 0, 0, 1])
+    assert found.checked.tolist() == [[True, True, False, True]] and (found.served[0, :3] == 0).all()
+    np.testing.assert_array_equal(
+        found.quality(np.array([[0.7, 0.9]]), world.row, np.array([[0.6, 0.9]])), [[0.7, 0.7, 0.6, 0.9]]
+    )
 
 
 def test_router_outages():

@@ -155,6 +155,7 @@ class Results(NamedTuple):
     cost_usd: FloatArray
     attempts: NDArray[np.int16]
     reason: NDArray[np.int8]
+    checked: NDArray[np.bool_]
     ended: NDArray[np.int32]
 
 
@@ -234,5 +235,6 @@ def no_results(n: int, world: World) -> Results:
         cost_usd=np.zeros(shape),
         attempts=np.zeros(shape, dtype=np.int16),
         reason=np.full(shape, -1, dtype=np.int8),
+        checked=np.ones(shape, dtype=np.bool_),
         ended=np.zeros(shape, dtype=np.int32),
     )

@@ -43,6 +43,7 @@ def simulate_directly(world: World, answers: Answers, tier: NDArray[np.int8]) ->
         busy_s=busy_s,
         outcomes=outcomes,
         longest_line=longest,
+        checked=np.ones(sent.shape, dtype=np.bool_),  # a second stage takes the event-order kernel
     )
 
 

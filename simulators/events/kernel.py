@@ -331,11 +331,12 @@ def _go_on(
 
 @njit(cache=True, inline="always")
 def _close(out: Results, c: int, job: Record, reason: int, clock: Record, i: int) -> None:
-    """The request is over, and its place free for another."""
+    """The request is over, and its place free for another; `reason` is that of its last attempt."""
     r, n = job["request"], clock["ended"]
     out.e2e_s[c, r], out.ttft_s[c, r], out.cost_usd[c, r] = job["e2e_s"], job["ttft_s"], job["cost_usd"]
     out.served[c, r], out.attempts[c, r] = job["served"], job["attempts"]
     out.reason[c, r] = SERVED if job["served"] != NONE else reason
+    out.checked[c, r] = job["stage"] != _CHECK or reason == SERVED
     out.ended[c, n] = r
     clock["ended"] = n + 1
     job["line_next"], clock["free"] = clock["free"], i

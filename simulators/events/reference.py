@@ -92,7 +92,7 @@ class _Simulation:
         self.stamp: dict[int, int] = {}  # request -> number of its latest event: older ones are void
         r = world.n_requests
         self.e2e, self.ttft, self.cost = [math.nan] * r, [math.nan] * r, [0.0] * r
-        self.served, self.attempts, self.reason = [-1] * r, [0] * r, [-1] * r
+        self.served, self.attempts, self.reason, self.checked = [-1] * r, [0] * r, [-1] * r, [True] * r
         for i, k in enumerate(tier):
             if k < 0:
                 self.reason[i], self.e2e[i] = ROUTER, float(world.ready_s[i] - world.arrival_s[i])
@@ -220,6 +220,7 @@ class _Simulation:
             job.retries += 1
             self.push(now + rule.pause_s(job.retries - 1), _ATTEMPT, job)
         elif job.first is not None and self.world.rules[job.first].second_async:
+            self.checked[job.request] = False
             self.close(job, SERVED)
         elif job.first is None and rule.fallback >= 0 and rule.fallback not in job.tried:
             job.tier, job.retries = rule.fallback, 0
@@ -266,4 +267,5 @@ def simulate_plainly(world: World, answers: Answers, tier: Sequence[int]) -> Jou
         busy_s=np.array([[line.busy_s for line in run.lines]]),
         outcomes=np.array([[line.outcomes for line in run.lines]], dtype=np.int64),
         longest_line=np.array([[line.longest for line in run.lines]], dtype=np.int64),
+        checked=np.array([run.checked]),
     )

@@ -55,7 +55,7 @@ class EventSimulator:
     `requests_before(t)` says which requests come next, `advance(t, tier)` routes them and lets time run to `t`,
     `journeys()` gives what has become of all requests so far. However time is split, the results are the same.
 
-    Memory: 33 bytes per candidate and request for results, 128 per request that is under way.
+    Memory: 34 bytes per candidate and request for results, 128 per request that is under way.
     """
 
     def __init__(self, world: World, answers: Answers, n: int) -> None:
@@ -148,6 +148,7 @@ class EventSimulator:
             busy_s=lines["busy_s"].copy(),
             outcomes=self._under.outcomes.copy(),
             longest_line=lines["longest"].copy(),
+            checked=out.checked,
         )
 
 

@@ -2,7 +2,7 @@
 
 Where routing alone decides who waits where (`World.feed_forward`), costs and qualities do not depend on waits, so they
 stay exact and only latency is simulated. Else errors and fallbacks enter quality and cost: each query then counts with
-the mean over its requests (a failed request is worth 0), and as recorded where no counted request asks it.
+the mean over its counted requests, a failed one being worth 0 (`PerQuery`).
 
 Latencies are over counted requests, which batch traffic is not among: quantiles and means over the answered ones,
 shares over a limit with the failed ones as too late.
@@ -22,6 +22,7 @@ from scipy import sparse
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from simulators.queueing import mean_wait, poisson_arrivals, probability_of_wait
+from simulators.seeds import spawn_rng
 from simulators.world import Station, TierRule, World
 from toolkit.evaluation.estimators import Estimator
 from toolkit.evaluation.metrics import QUANTILES, ROUTER_DELAYS, Metric
@@ -45,7 +46,7 @@ Assignment = NDArray[np.int8]
 def make_queue_world(
     table: OutcomeTable, *, rate_per_s: float, slots: Mapping[str, int], rng: np.random.Generator
 ) -> World:
-    """One request per query in the order of the table, Poisson arrivals, slots by tier name.
+    """One request per interactive query in the order of the table, Poisson arrivals, slots by tier name.
 
     Raises:
         ConfigError: If latencies are unknown, or a name is no tier.
@@ -55,15 +56,17 @@ def make_queue_world(
     unknown = sorted(set(slots) - set(table.tiers))
     if unknown:
         raise ConfigError(f"world.slots names {unknown}, which are none of the tiers {list(table.tiers)}")
-    arrival_s = poisson_arrivals(table.n_queries, rate_per_s=rate_per_s, rng=rng)
-    delay_s = 0.0 if table.router_delay_s is None else table.router_delay_s
-    ready_s = arrival_s + delay_s
+    rows = np.arange(table.n_queries) if table.batch is None else np.flatnonzero(~table.batch)
+    if not len(rows):
+        raise ConfigError("world=queue: all queries are batch traffic, which waits for nothing")
+    arrival_s = poisson_arrivals(len(rows), rate_per_s=rate_per_s, rng=rng)
+    ready_s = arrival_s + (0.0 if table.router_delay_s is None else table.router_delay_s[rows])
     order = np.argsort(ready_s, kind="stable")
     return World(
         arrival_s=arrival_s[order],
         ready_s=ready_s[order],
-        row=order,
-        router_down=np.zeros(table.n_queries, dtype=np.bool_),
+        row=rows[order],
+        router_down=np.zeros(len(rows), dtype=np.bool_),
         stations=tuple(Station(name=tier, slots=slots.get(tier)) for tier in table.tiers),
         rules=tuple(TierRule(station=k) for k in range(table.n_tiers)),
         duration_s=float(arrival_s[-1]),
@@ -71,11 +74,21 @@ def make_queue_world(
 
 
 def with_capacity(table: OutcomeTable, world: World | None) -> OutcomeTable:
-    """The table with each request's part of the fixed price of all capacity in its cost: the same for every tier."""
-    if world is None or world.usd_per_hour == 0 or table.fixed_usd:
+    """The table with each request's part of the fixed price of all capacity in its cost: the same for every tier.
+
+    Batch rows hold no slot and pay for none. What an earlier world charged is taken out first.
+    """
+    per_request = 0.0 if world is None else world.usd_per_hour * world.duration_s / 3600 / world.n_requests
+    return charged(table, per_request)
+
+
+def charged(table: OutcomeTable, per_request_usd: float) -> OutcomeTable:
+    """The table with this fixed price per request in the cost of every interactive row, instead of the one so far."""
+    if table.fixed_usd == per_request_usd:
         return table
-    per_request = world.usd_per_hour * world.duration_s / 3600 / world.n_requests
-    return dataclasses.replace(table, cost_usd=table.cost_usd + per_request, fixed_usd=per_request, _hash=[])
+    interactive = np.ones(table.n_queries) if table.batch is None else (~table.batch).astype(np.float64)
+    cost_usd = np.maximum(table.cost_usd + (per_request_usd - table.fixed_usd) * interactive[:, None], 0.0)
+    return dataclasses.replace(table, cost_usd=cost_usd, fixed_usd=per_request_usd, _hash=[])
 
 
 class ContendedEstimator(Estimator):
@@ -112,10 +125,18 @@ class ContendedEstimator(Estimator):
                 found[m.column] = self._exact.value(m) if untouched else self._from_requests(m)
         return {m.column: found[m.column] for m in metrics}
 
-    def latency_summary(self) -> dict[str, float]:
-        """`mean`, `p50`, `p95`, `p99` over the answered requests of the first candidate, seconds."""
+    def latency_summary(self, candidate: int = 0) -> dict[str, float]:
+        """`mean`, `p50`, `p95`, `p99` over the answered requests of one candidate, seconds."""
         found = self.values(tuple(_SUMMARY.values()))
-        return {name: float(found[m.column][0]) for name, m in _SUMMARY.items()}
+        return {name: float(found[m.column][candidate]) for name, m in _SUMMARY.items()}
+
+    def slice_latencies(self) -> dict[str, dict[str, float]]:
+        """The same for each slice that counted requests ask, of the first candidate."""
+        asked = np.unique(self.table.slice_code[self._world.row[self._world.counted]])
+        names = [self.table.slices[code] for code in asked]
+        wanted = {(s, key): dataclasses.replace(m, slice_name=s) for s in names for key, m in _SUMMARY.items()}
+        found = self.values(tuple(wanted.values()))
+        return {s: {key: float(found[wanted[s, key].column][0]) for key in _SUMMARY} for s in names}
 
     def _from_requests(self, metric: Metric) -> FloatArray:
         if metric.over_slices:
@@ -152,6 +173,11 @@ class ContendedEstimator(Estimator):
         found = {}
         for m in timed:
             rows = counted if m.slice_name is None else counted & (code == self._slice(m.slice_name)[0])
+            if not rows.any():
+                raise ConfigError(
+                    f"{m.column}: no counted request asks slice {m.slice_name}; batch traffic waits for nothing and "
+                    "has no latency under load, so name another slice"
+                )
             late = np.where(journeys.served[:, rows] < 0, np.inf, journeys.e2e_s[:, rows])
             found[m.column] = latency_value(late, m)
         return found
@@ -264,21 +290,40 @@ def chunks(assignment: Assignment, n_requests: int) -> Iterator[Assignment]:
 
 
 class PerQuery:
-    """What became of each query: the mean over its counted requests, or what was recorded where there is none.
+    """What became of each query: the mean over its counted requests.
+
+    Batch queries count as recorded. An interactive query that no counted request asks is worth what was recorded times
+    what load made of the others of its tier (their sum under load over their sum as recorded).
 
     Attributes:
         quality, cost_usd: `c x N`.
     """
 
     def __init__(self, world: World, table: OutcomeTable, assignment: Assignment, journeys: Journeys) -> None:
-        self._world, self._table = world, table
-        every = np.arange(table.n_queries)
+        self._world, self._table, self._assignment = world, table, assignment
         asked, mean = self._mean_over_requests
-        quality = journeys.quality(table.quality, world.row)
-        self.quality = np.where(asked, np.asarray(mean @ quality.T).T, table.quality[every, assignment])
+        self._asked = asked
+        every = np.arange(table.n_queries)
+        quality = journeys.quality(table.quality, world.row, table.unchecked)
+        self.quality = self._filled(np.asarray(mean @ quality.T).T, table.quality[every, assignment])
+        self.quality = np.minimum(self.quality, 1.0)
         self.cost_usd = table.cost_usd[every, assignment]
         if table.has_cost:
-            self.cost_usd = np.where(asked, np.asarray(mean @ journeys.cost_usd.T).T, self.cost_usd)
+            self.cost_usd = self._filled(np.asarray(mean @ journeys.cost_usd.T).T, self.cost_usd)
+
+    def _filled(self, met: FloatArray, recorded: FloatArray) -> FloatArray:
+        """`c x N`: what was met where it is known, else by ratio, else as recorded."""
+        asked, table = self._asked, self._table
+        interactive = np.ones(len(asked), dtype=np.bool_) if table.batch is None else ~table.batch
+        found = np.where(asked, met, recorded)
+        missing = interactive & ~asked
+        if missing.any():
+            overall = _ratio(met * asked, recorded * asked, np.ones(met.shape[0]))
+            for k in range(table.n_tiers):
+                here = self._assignment == k
+                ratio = _ratio(met * (asked & here), recorded * (asked & here), overall)
+                found = np.where(missing & here, recorded * ratio[:, None], found)
+        return found
 
     @cached_property
     def _mean_over_requests(self) -> tuple[NDArray[np.bool_], sparse.csr_matrix]:
@@ -290,18 +335,25 @@ class PerQuery:
         return times > 0, sparse.csr_matrix((1.0 / times[row], (row, counted)), shape=shape)
 
 
+def _ratio(above: FloatArray, below: FloatArray, otherwise: FloatArray) -> FloatArray:
+    """`c` ratios of row sums, `otherwise` where nothing was summed."""
+    total = below.sum(axis=1)
+    return np.asarray(np.where(total > 0, above.sum(axis=1) / np.where(total > 0, total, 1.0), otherwise))
+
+
 def under_load(table: OutcomeTable, world: World, tier: IntArray) -> OutcomeTable:
     """The table with what contention makes of one assignment (`tier: N`) in the cells that it chose.
 
-    The latency of a query is that of the first counted request that asks it (as recorded where none does), so that the
-    N latencies are a sample of the requests'.
+    The latency of a query is that of one of its counted requests, picked at random (as recorded where none asks it): a
+    sample, for figures that need one latency per query. Means and quantiles over all requests: `ContendedEstimator`.
     """
     assignment = tier[None, :].astype(np.int8)
     journeys = run(world, table, assignment)
-    every, counted = np.arange(table.n_queries), world.counted
-    asked, first = np.unique(world.row[counted], return_index=True)
+    every = np.arange(table.n_queries)
+    counted = spawn_rng(world.seed, "sample").permutation(world.counted)
+    asked, some = np.unique(world.row[counted], return_index=True)
     latency_s, quality, cost_usd = table.latency_s.copy(), table.quality, table.cost_usd
-    latency_s[asked, tier[asked]] = journeys.e2e_s[0, counted[first]]
+    latency_s[asked, tier[asked]] = journeys.e2e_s[0, counted[some]]
     if not only_waits(world):
         per_query = PerQuery(world, table, assignment, journeys)
         quality, cost_usd = quality.copy(), cost_usd.copy()

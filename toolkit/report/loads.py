@@ -31,7 +31,8 @@ def load_sentences(loads: Sequence[FrontAtLoad], *, bounded: bool) -> list[str]:
 
 def _at_load(at: FrontAtLoad, bounded: bool) -> str:
     fate = "keeps every constraint" if not at.broken else f"breaks {', '.join(map(bound_label, at.broken))}"
-    said = f"At load {at.load:g} the chosen point {fate if bounded else 'has'}{_seconds(at.chosen, bounded)}"
+    said = f"At load {at.load:g} (tune split) the chosen point {fate if bounded else 'has'}"
+    said += _seconds(at.chosen, bounded)
     full = [name for name, share in at.utilisation.items() if share >= 1]
     if full:
         said += f"; {' and '.join(full)} cannot keep up (utilisation over 1): the figures depend on the duration"
@@ -84,7 +85,8 @@ def loads_figure(loads: Sequence[FrontAtLoad]) -> Figure:
     for i, at in enumerate(loads):
         _draw_reach(left, at, _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
     left.set_xlabel("p95 latency, seconds")
-    left.set_xscale("log")
+    if any(np.isfinite(at.candidates.get(_TIME, np.empty(0))).any() for at in loads):
+        left.set_xscale("log")
     left.set_ylabel("mean quality")
     left.set_title("best quality within a p95 latency; large marks: the chosen point", fontsize=10)
     left.legend(fontsize=8, title="load", loc="lower right")
@@ -113,7 +115,8 @@ def _draw_times(axes: Axes, loads: Sequence[FrontAtLoad]) -> None:
         if one.broken:
             axes.plot([one.load], [one.chosen.get(_TIME, np.nan)], "x", color="#A63D00", markersize=12, mew=2)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    if any(math.isfinite(one.chosen.get(_TIME, math.nan)) for one in loads):
+        axes.set_yscale("log")
     axes.set_xticks(at, [f"{value:g}" for value in at])
     axes.minorticks_off()
     axes.set_xlabel("load (factor of the arrival rates)")

@@ -21,6 +21,7 @@ from toolkit.families.utility import UtilityFamily
 from toolkit.problem import Evaluation, RoutingProblem
 
 _BATCH = 8_192
+_BATCH_REQUESTS = 8e6  # so that a search under load is journalled every second or so
 _QUANTILE_WORK_LIMIT = 2e10
 _DOUBLE_PRECISION_LIMIT = 2e7
 
@@ -46,10 +47,11 @@ class ExactController:
         if not isinstance(boundaries, str) and boundaries < 2:
             raise ConfigError(f"controller.boundaries must be auto, all or a number of at least 2; got {boundaries}")
         self._limit = self._auto_limit = max_evaluations
-        self._next = 0
+        self._next, self._batch = 0, _BATCH
         self._simulated, self._single_precision = problem.world is not None, False
         most = math.inf
         if problem.world is not None:
+            self._batch = max(64, min(_BATCH, int(_BATCH_REQUESTS // problem.world.n_requests)))
             most = MOST_SIMULATED[only_waits(problem.world)]
             self._auto_limit = max(2, min(max_evaluations, int(most // problem.world.n_requests)))
         family = problem.family
@@ -85,7 +87,7 @@ class ExactController:
         """Next batch of the enumeration."""
         if self._next >= len(self._candidates):
             return None
-        batch = self._candidates[self._next : self._next + _BATCH]
+        batch = self._candidates[self._next : self._next + self._batch]
         self._next += len(batch)
         return batch
 

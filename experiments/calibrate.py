@@ -174,6 +174,7 @@ def make_report(found: Fitted, drawn: OutcomeTable, settings: CalibrateSettings)
         recorded.models[k]: {
             "n": len(t.measured.ttft_s),
             "failed": t.measured.n_failed,
+            "rate_limited": t.measured.n_limited,
             "unusable": t.measured.n_unusable,
             "error_rate": t.measured.error_rate,
             "concurrency": None if np.isnan(t.measured.concurrency) else t.measured.concurrency,

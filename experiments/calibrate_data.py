@@ -27,12 +27,14 @@ class Recorded:
     """A recording as the fits need it.
 
     Attributes:
-        table: Outcomes, slices pooled, tiers and slices renamed where a scenario could not have their names.
+        table: Outcomes, slices pooled, tiers and slices renamed where a scenario could not have their names. `error`
+            marks answers that nothing is fitted to, because their share becomes a station's error rate.
         models: `K` names of the tiers in the files.
         prices: Price card, or None.
         reference: Index of the tier whose tokens stand for a slice's; None where no tier's are known.
         source: Name of the outcomes file.
         priced_by_card: Whether the costs of the table are the card's, not recorded ones.
+        n_failed: `K` recorded answers with an error.
         notes: Sentences on what was pooled, renamed or left out.
     """
 
@@ -42,6 +44,7 @@ class Recorded:
     reference: int | None
     source: str
     priced_by_card: bool
+    n_failed: IntArray
     notes: tuple[str, ...]
 
     @property
@@ -55,6 +58,10 @@ class Recorded:
         if self.reference is None:
             return unknown, unknown
         return self.table.input_tokens[:, self.reference], self.table.output_tokens[:, self.reference]
+
+    def is_reasoning(self, k: int, settings: CalibrateSettings) -> bool:
+        """Whether the settings say that tier `k` thinks in tokens that nobody sees."""
+        return bool({self.models[k], self.table.tiers[k]} & set(settings.reasoning or ()))
 
     def has_tokens(self, k: int) -> bool:
         """Whether enough tokens of tier `k` are known."""
@@ -80,6 +87,9 @@ def read_recorded(settings: CalibrateSettings) -> Recorded:
     table = dataclasses.replace(table, tiers=named, _hash=[])
     renamed = [f"{old} is {new}" for old, new in zip(models, named, strict=True) if old != new]
     notes = (*recording.notes, *notes, *([f"Tiers were renamed: {', '.join(renamed)}."] if renamed else []))
+    n_failed = np.asarray(table.error.sum(axis=0), dtype=np.int64)
+    table, error_notes = _without_errors(table, models, settings)
+    notes += error_notes
     unknown = [name for name in settings.reasoning or () if name not in {*models, *named}]
     if unknown:
         raise ConfigError(f"reasoning names {unknown}, which are none of the tiers {list(models)}")
@@ -90,8 +100,35 @@ def read_recorded(settings: CalibrateSettings) -> Recorded:
         reference=_reference(table, models, settings),
         source=outcomes.name,
         priced_by_card=recording.priced_by_card,
+        n_failed=n_failed,
         notes=notes,
     )
+
+
+def _without_errors(
+    table: OutcomeTable, models: Sequence[str], settings: CalibrateSettings
+) -> tuple[OutcomeTable, tuple[str, ...]]:
+    """Where there is traffic, and so error rates, the table without what failed answers say; else with all of it.
+
+    A failure that lowers the quality of the answers and is an error rate too would count twice.
+    """
+    if settings.traces is None and settings.rate_per_s is None:
+        return dataclasses.replace(table, error=np.zeros_like(table.error), _hash=[]), ()
+    failed = [f"{m} {n:,}" for m, n in zip(models, table.error.sum(axis=0), strict=True) if n]
+    note = (
+        f"Answers with an error, of {table.n_queries:,} ({', '.join(failed)}), are in the error rates alone: quality, "
+        "cost, tokens and times are fitted to the others, and held against them."
+    )
+    known = dataclasses.replace(
+        table,
+        cost_usd=np.where(table.error, np.nan, table.cost_usd),
+        latency_s=np.where(table.error, np.nan, table.latency_s),
+        ttft_s=np.where(table.error, np.nan, table.ttft_s),
+        input_tokens=np.where(table.error, np.nan, table.input_tokens),
+        output_tokens=np.where(table.error, np.nan, table.output_tokens),
+        _hash=[],
+    )
+    return known, (note,) if failed else ()
 
 
 def tier_index(name: str, models: Sequence[str], tiers: Sequence[str], option: str) -> int:

@@ -52,10 +52,7 @@ def _shift_node(recorded: Recorded, quality: ShiftedQuality, k: int, origin: str
 
 def _length_node(recorded: Recorded, k: int, settings: CalibrateSettings, missing: Missing) -> dict[str, Node]:
     """Verbosity, or inflation where the tokens beyond the reference's are hidden; nothing where nothing is known."""
-    model, hidden = (
-        recorded.models[k],
-        bool({recorded.models[k], recorded.table.tiers[k]} & set(settings.reasoning or ())),
-    )
+    model, hidden = recorded.models[k], recorded.is_reasoning(k, settings)
     if recorded.reference is None or k == recorded.reference:
         return {}
     visible = recorded.reference_tokens()[1]
@@ -83,7 +80,7 @@ def _billed_tokens(recorded: Recorded, k: int) -> tuple[FloatArray, str]:
     table, card = recorded.table, card_price(recorded, k)
     if recorded.has_tokens(k):
         return table.output_tokens[:, k], "output tokens"
-    if card is None or recorded.priced_by_card or not np.isfinite(table.cost_usd[:, k]).all():
+    if card is None or recorded.priced_by_card or not np.isfinite(table.cost_usd[~table.error[:, k], k]).all():
         return np.full(table.n_queries, np.nan), ""
     inputs = recorded.reference_tokens()[0]
     return (1e6 * table.cost_usd[:, k] - card[0] * inputs) / card[1], f"(cost - {card[0]:g} input) / {card[1]:g}"

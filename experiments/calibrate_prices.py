@@ -23,7 +23,7 @@ def price_node(recorded: Recorded, k: int, settings: CalibrateSettings, missing:
     card, cost = card_price(recorded, k), recorded.table.cost_usd[:, k]
     if card is not None:
         return _card_node(recorded, k, card)
-    if not np.isfinite(cost).all():
+    if not np.isfinite(cost[~recorded.table.error[:, k]]).all():
         missing.note("a price", "data.prices=FILE", recorded.models[k])
         return {}
     return _fitted_node(recorded, k) if recorded.has_tokens(k) else _effective_node(recorded, k, settings, missing)
@@ -92,7 +92,7 @@ def _effective_node(recorded: Recorded, k: int, settings: CalibrateSettings, mis
     if not np.isfinite(mean_tokens):
         missing.note("a price per token", "data.prices=FILE, or assume.input_tokens and assume.output_tokens", model)
         return {}
-    price = 1e6 * float(recorded.table.cost_usd[:, k].mean()) / mean_tokens
+    price = 1e6 * float(np.nanmean(recorded.table.cost_usd[:, k])) / mean_tokens
     how = f"{recorded.source}, {model}: mean cost over the mean tokens {of}; its own tokens are not recorded"
     source = f"{how} (data.prices gives list prices)"
     return {

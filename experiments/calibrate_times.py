@@ -56,11 +56,13 @@ class TierTimes:
         measured: Rows of the latency file, or None where they come from elsewhere.
         fit: The fit, or None where they are assumed.
         nodes: The parameters.
+        hidden: Whether the tier thinks, so that a measured TTFT is not the fitted one.
     """
 
     measured: Measurements | None
     fit: LatencyFit | None
     nodes: dict[str, Node]
+    hidden: bool
 
 
 def tier_times(recorded: Recorded, settings: CalibrateSettings, missing: Missing) -> tuple[list[TierTimes], list[str]]:
@@ -69,7 +71,20 @@ def tier_times(recorded: Recorded, settings: CalibrateSettings, missing: Missing
     chosen, notes = _latency_models(file, recorded, settings)
     if file is not None:
         notes += _mixtures(file, set(chosen.values()))
-    return [_times(recorded, k, settings, missing, file, chosen) for k in range(recorded.table.n_tiers)], notes
+    times = [_times(recorded, k, settings, missing, file, chosen) for k in range(recorded.table.n_tiers)]
+    return times, [*notes, *_rate_limited(recorded, times)]
+
+
+def _rate_limited(recorded: Recorded, times: list[TierTimes]) -> list[str]:
+    refused = [
+        f"{m} {t.measured.n_limited:,} of {t.measured.n_limited + t.measured.n_served:,}"
+        for m, t in zip(recorded.models, times, strict=True)
+        if t.measured is not None and t.measured.n_limited
+    ]
+    if not refused:
+        return []
+    said = "which depends on the caller's quota: they are in no error rate (requests_per_min of a station states one)"
+    return [f"Rows of the latency file that a rate limit refused (429; {', '.join(refused)}), {said}."]
 
 
 def _mixtures(file: LatencyFile, models: set[str | None]) -> list[str]:
@@ -119,27 +134,32 @@ def _times(
     file: LatencyFile | None,
     chosen: dict[int, str | None],
 ) -> TierTimes:
+    hidden = recorded.is_reasoning(k, settings)
     if file is not None and k in chosen:
-        return _measured_times(file, chosen[k])
+        return _measured_times(file, chosen[k], hidden=hidden)
     model, table = recorded.models[k], recorded.table
     names = (model, table.tiers[k])
     speed = settings.assume.of_tier("tokens_per_s", *names)
-    fit = fit_answers(table.latency_s[:, k], table.output_tokens[:, k], table.ttft_s[:, k], tokens_per_s=speed)
+    recorded_times = table.latency_s[:, k], table.output_tokens[:, k], table.ttft_s[:, k]
+    fit = fit_answers(*recorded_times, tokens_per_s=speed, hidden=hidden)
     if fit is not None:
-        return TierTimes(measured=None, fit=fit, nodes=_answer_nodes(fit, f"{recorded.source}, {model}", speed))
-    return TierTimes(
-        measured=None, fit=None, nodes=_assumed_times(names, speed, settings, missing, _why_no_times(recorded, k))
-    )
+        nodes = _answer_nodes(fit, f"{recorded.source}, {model}", speed, hidden=hidden)
+    else:
+        nodes = _assumed_times(names, speed, settings, missing, _why_no_times(recorded, k))
+    return TierTimes(measured=None, fit=fit, nodes=nodes, hidden=hidden)
 
 
-def _measured_times(file: LatencyFile, model: str | None) -> TierTimes:
+def _measured_times(file: LatencyFile, model: str | None, *, hidden: bool) -> TierTimes:
     measured = file.of_model(model)
-    fit = fit_measurements(measured)
+    fit = fit_measurements(measured, hidden=hidden)
     whose = "" if model or not file.models else "assumption (no latency_models): "
+    if hidden:
+        nodes = _answer_nodes(fit, f"{whose}{file.path.name}, {model or 'all rows'}", None, hidden=True)
+        return TierTimes(measured=measured, fit=fit, nodes=nodes, hidden=True)
     origin = f"{whose}{file.path.name}, {model or 'all rows'}, n {fit.n:,}: "
     n_root = np.sqrt(fit.n)
     ttft_se = fit.ttft.median * fit.ttft.sigma * 1.2533 / n_root
-    nodes: dict[str, Node] = {
+    nodes = {
         "ttft_median_s": sourced(fit.ttft.median, f"{origin}median TTFT, s.e. {ttft_se:.1g}", 3),
         "ttft_sigma": sourced(
             min(fit.ttft.sigma, LARGEST_SIGMA),
@@ -151,16 +171,17 @@ def _measured_times(file: LatencyFile, model: str | None) -> TierTimes:
         ),
         "speed_sigma": sourced(min(fit.speed_sigma, LARGEST_SIGMA), f"{origin}IQR of log decode speed / 1.349", 3),
     }
-    return TierTimes(measured=measured, fit=fit, nodes=nodes)
+    return TierTimes(measured=measured, fit=fit, nodes=nodes, hidden=False)
 
 
-def _answer_nodes(fit: LatencyFit, origin: str, assumed_speed: float | None) -> dict[str, Node]:
+def _answer_nodes(fit: LatencyFit, origin: str, assumed_speed: float | None, *, hidden: bool) -> dict[str, Node]:
     ttft_se = fit.ttft.median * fit.ttft.sigma * 1.2533 / np.sqrt(fit.n)
-    slope = f"{origin}, n {fit.n:,}: Theil-Sen slope of latency on output tokens"
+    slope = f"{origin}, n {fit.n:,}: Theil-Sen slope of latency on {'billed' if hidden else 'output'} tokens"
     said = "assumption (assume.tokens_per_s)" if assumed_speed is not None else f"{slope}, s.e. {fit.speed_se:.1g}"
     if fit.speed_sigma > 0:
         said = f"{origin}, n {fit.n:,}: median output tokens / (latency - TTFT), s.e. {fit.speed_se:.1g}"
     rest = f"{origin}: latency - tokens / speed" if fit.speed_sigma == 0 else f"{origin}: TTFT"
+    rest = f"{origin}: latency - billed tokens / speed (TTFT contains the thinking)" if hidden else rest
     nodes: dict[str, Node] = {
         "ttft_median_s": sourced(fit.ttft.median, f"{rest}, median, s.e. {ttft_se:.1g}", 3),
         "ttft_sigma": sourced(min(fit.ttft.sigma, LARGEST_SIGMA), f"{rest}, IQR of its log / 1.349", 3),

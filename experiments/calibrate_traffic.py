@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def fit_traffic(
         note = "No traces were given, so the scenario has no traffic section: nobody waits and nothing fails."
         failing = [name for name, node in stations.items() if isinstance(node, dict) and "error_rate" in node]
         more = f" Measured error rates ({', '.join(failing)}) are in the report only." if failing else ""
+        more += " Recorded failures count in the quality, with their scores." if recorded.n_failed.any() else ""
         return Traffic(node=None, gap_s=None, figures={}, notes=(note + more,))
     arrivals, gap_s, figures, notes = _stated(settings) if trace is None else _fitted(trace, settings, output)
     duration_s = settings.duration_s or float(figures.get("duration_s", np.nan))
@@ -107,16 +109,16 @@ def _stations(recorded: Recorded, times: list[TierTimes], settings: CalibrateSet
         node: dict[str, Node] = {}
         if k in slots:
             node["slots"] = Sourced(slots[k], "assumption (slots)")
-        measured, n = times[k].measured, table.n_queries
+        measured, n, n_failed = times[k].measured, table.n_queries, int(recorded.n_failed[k])
         if measured is not None and measured.n_failed:
-            whole = measured.n_failed + measured.n_unusable + len(measured.ttft_s)
             node["error_rate"] = sourced(
-                measured.error_rate, f"latency file: {measured.n_failed} of {whole} requests carry an error", 3
+                measured.error_rate,
+                f"latency file: {measured.n_failed} of {measured.n_served} requests carry an error",
+                3,
             )
-        elif table.error[:, k].any():
-            rate = float(table.error[:, k].mean())
-            source = f"{recorded.source}, {recorded.models[k]}: {int(table.error[:, k].sum())} of {n} answers failed"
-            node["error_rate"] = sourced(rate, source, 3)
+        elif n_failed:
+            source = f"{recorded.source}, {recorded.models[k]}: {n_failed} of {n} answers failed"
+            node["error_rate"] = sourced(n_failed / n, source, 3)
         if node:
             stations[tier] = node
     return stations
@@ -163,11 +165,12 @@ def _fitted(trace: Trace, settings: CalibrateSettings, output: Path) -> _Arrival
 
 
 def _replay(trace: Trace, settings: CalibrateSettings, output: Path, tied: float) -> dict[str, Node]:
-    path = str(settings.traces)
+    path, start_s = str(settings.traces), _start_s(float(trace.arrival_s[0]))
     source = f"{Path(path).name}: {len(trace.arrival_s):,} requests as recorded"
     node: dict[str, Node] = {
         "kind": Sourced("trace", source),
         "path": written_path(path, output),
+        **({"start_s": Sourced(start_s, "first stamp of the trace")} if start_s > 0 else {}),
         "repeat": Sourced(True, "a longer simulation starts it again"),
     }
     gaps = np.diff(trace.arrival_s)
@@ -175,6 +178,12 @@ def _replay(trace: Trace, settings: CalibrateSettings, output: Path, tied: float
         step_s = float(np.median(gaps[gaps > 0]))
         node["spread_s"] = sourced(step_s, f"stamps come in steps; {tied:.0%} of the gaps are 0", 4)
     return node
+
+
+def _start_s(first_s: float) -> float:
+    """The first stamp, at the millisecond before it: never past it, and written in full."""
+    start_s = math.floor(1000.0 * first_s) / 1000.0
+    return start_s if start_s <= first_s else start_s - 0.001
 
 
 def _chosen(fit: ArrivalFit, settings: CalibrateSettings) -> dict[str, Any]:

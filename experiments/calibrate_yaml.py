@@ -16,6 +16,8 @@ class Sourced:
     source: str
 
 
+_IN_FULL = 1e5
+
 Node = Sourced | float | str | bool | Sequence[float] | dict[str, "Node"]
 
 
@@ -70,7 +72,10 @@ def scalar(value: float | str | bool) -> str:
 
 
 def _number(value: float) -> str:
-    """Up to ten digits; YAML 1.1 takes an exponent only after a point, so `1e-05` becomes `1.0e-05`."""
-    text = f"{value:.10g}"
+    """Up to ten digits, large numbers (instants since 1970) in full.
+
+    YAML 1.1 takes an exponent only after a point, so `1e-05` becomes `1.0e-05`.
+    """
+    text = f"{value:.10g}" if abs(value) < _IN_FULL else repr(value).removesuffix(".0")
     mantissa, e, exponent = text.partition("e")
     return text if not e or "." in mantissa else f"{mantissa}.0e{exponent}"

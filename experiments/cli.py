@@ -78,12 +78,19 @@ def _run(command: str, rest: list[str]) -> int:
             _show_sweep(overrides, as_json=as_json)
         return _fail(str(error), 1 if arguments.multirun else error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command resumes where it stopped", 130)
+        return _fail(f"interrupted; {_after_interruption(command)}", 130)
     if is_sweep:
         _show_sweep(overrides, as_json=as_json)
     elif outcome.result is not None:
         _show(command, outcome.result, as_json=as_json)
     return outcome.exit_code
+
+
+def _after_interruption(command: str) -> str:
+    """Commands with a folder of their own keep what is done; the others write when all is done."""
+    if command == "tune":
+        return "the same command with the same out=DIR resumes where it stopped"
+    return "the same command resumes where it stopped" if command == "race" else "nothing was written"
 
 
 def _show(command: str, result: dict[str, Any], *, as_json: bool) -> None:

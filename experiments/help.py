@@ -102,7 +102,7 @@ number has its source beside it; scenario.html and scenario.json hold recorded a
 the data does not hold: where a scenario needs more, one line says what is missing and which option states it.
   data.queries, data.outcomes, data.tiers, data.prices   as for tune; prices: fitted to costs and tokens, or data.prices
   latency=F                   ttft_s, latency_s; optional output_tokens, inter_token_latency_s, model, provider,
-                              error_code (rows that have one count as failed). Without: latency_s of the outcomes
+                              error_code (failed; 429: rate limited). Without: latency_s of the outcomes
   latency_models={TIER: MODEL}   where the file calls the tiers otherwise; MODEL@PROVIDER for one provider's rows
   traces=F                    arrival_s; optional input_tokens, output_tokens
   arrivals=auto|poisson|gamma|weibull|diurnal|replay   lengths=recorded|histogram|trace

@@ -48,6 +48,8 @@ class Requests:
         retries: Attempts beyond those that an undisturbed answer takes.
         reason: Of `simulators.world`.
         slice_code: Of the query.
+        checked: False where the answer was to be checked afterwards and was not.
+        corrected: Whether a check made the answer better.
     """
 
     quality: FloatArray
@@ -60,6 +62,8 @@ class Requests:
     retries: IntArray
     reason: IntArray
     slice_code: IntArray
+    checked: NDArray[np.bool_]
+    corrected: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.quality)
@@ -77,9 +81,9 @@ def counted_requests(table: OutcomeTable, world: World, journeys: Journeys, cand
     answered = served >= 0
     stages = np.array([2 if rule.second >= 0 else 1 for rule in world.rules])
     needed = np.where(answered, stages[np.maximum(served, 0)], 1)
-    quality = table.quality[row, np.maximum(served, 0)]
+    checked = journeys.checked[candidate, kept]
     return Requests(
-        quality=np.where(answered, quality, 0.0),
+        quality=journeys.quality(table.quality, world.row, table.unchecked)[candidate, kept],
         cost_usd=journeys.cost_usd[candidate, kept],
         latency_s=journeys.e2e_s[candidate, kept],
         ttft_s=journeys.ttft_s[candidate, kept],
@@ -89,7 +93,16 @@ def counted_requests(table: OutcomeTable, world: World, journeys: Journeys, cand
         retries=np.maximum(journeys.attempts[candidate, kept].astype(np.int64) - needed, 0),
         reason=journeys.reason[candidate, kept].astype(np.int64),
         slice_code=table.slice_code[row],
+        checked=checked,
+        corrected=answered & checked & _improved(table, row, np.maximum(served, 0)),
     )
+
+
+def _improved(table: OutcomeTable, row: IntArray, tier: IntArray) -> NDArray[np.bool_]:
+    """Whether a check makes these answers better."""
+    if table.unchecked is None:
+        return np.zeros(len(row), dtype=np.bool_)
+    return np.asarray(table.quality[row, tier] > table.unchecked[row, tier])
 
 
 def batch_requests(table: OutcomeTable, tier: IntArray, delay_s: float) -> Requests | None:
@@ -110,6 +123,8 @@ def batch_requests(table: OutcomeTable, tier: IntArray, delay_s: float) -> Reque
         retries=nothing,
         reason=nothing + SERVED,
         slice_code=table.slice_code[row],
+        checked=np.ones(len(row), dtype=np.bool_),
+        corrected=_improved(table, row, to),
     )
 
 

@@ -19,7 +19,8 @@ class SingleTiers:
 
     Attributes:
         figures: Tier -> figures where all traffic goes to it, at the load nearest 1.
-        zero_quality: Quality of the Zero router, without load, at what the policy spends apart from capacity.
+        zero_quality: Quality of the Zero router at what the policy spends apart from capacity: of the recorded answers
+            where requests only wait, else simulated in the first replication; NaN where that would take too long.
     """
 
     figures: Mapping[str, Mapping[str, Any]]
@@ -36,7 +37,7 @@ def report_json(report: SimulationReport, single: SingleTiers) -> dict[str, Any]
     return {
         "policy": policy,
         "slices": {name: {"n": group.n, **_plain(group)} for name, group in main.by_slice.items()},
-        "tiers": single.figures,
+        "tiers": {name: {**figures, **_success(report, name)} for name, figures in single.figures.items()},
         "zero_router_quality_at_cost": single.zero_quality,
         "n": main.overall.n,
         "dropped": 0,
@@ -51,6 +52,12 @@ def report_json(report: SimulationReport, single: SingleTiers) -> dict[str, Any]
         "seed": report.seed,
         "seconds": report.seconds,
     }
+
+
+def _success(report: SimulationReport, tier: str) -> dict[str, Any]:
+    """What the scenario expects of the tier's answers, where it says so."""
+    known = {need: of_tier[tier] for need, of_tier in report.success.items()}
+    return {"expected_success": known} if known else {}
 
 
 def single_tier_figures(series: Mapping[str, Series]) -> dict[str, Any]:
@@ -85,7 +92,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _load(found: LoadFigures) -> dict[str, Any]:
     by_tier = {
-        name: {"sent_share": found.sent[name], "served_share": found.served[name]}
+        name: {"sent_share": found.sent[name], "served_share": found.served[name], **_checks(found, name)}
         | (_group(found.by_tier[name]) if name in found.by_tier else {"n": 0})
         for name in found.sent
     }
@@ -100,8 +107,14 @@ def _load(found: LoadFigures) -> dict[str, Any]:
         "tiers": by_tier,
         "stations": {station.name: _station(station) for station in found.stations},
         "ends": dict(found.ends),
+        "expected_success": dict(found.success),
         "overloaded": [station.name for station in found.overloaded],
     }
+
+
+def _checks(found: LoadFigures, tier: str) -> dict[str, float]:
+    checks = found.checks.get(tier)
+    return {} if checks is None else {"checked_share": checks.done, "corrected_share": checks.corrected}
 
 
 def _station(found: StationFigures) -> dict[str, Any]:

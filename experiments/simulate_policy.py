@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from experiments.runs import FinishedRun, open_finished
+from experiments.runs import FinishedRun, open_finished, open_policy
 from experiments.simulate_settings import SimulateSettings
 from simulators.errors import ConfigError
 from simulators.outcomes import IntArray, OutcomeTable
@@ -18,6 +18,7 @@ from toolkit.scorers.registry import load_scorer
 from toolkit.scorers.signals import SignalScorer
 
 _SIGNAL = "difficulty_score"
+_READ_PROMPTS = {"text", "litellm"}
 
 
 class Router(Protocol):
@@ -116,12 +117,27 @@ def open_router(settings: SimulateSettings) -> Router:
     if settings.shares is not None:
         return SharesRouter(shares=tuple(settings.shares))
     if settings.run is not None:
+        _check_signals(open_policy(settings.run)[1])
         return PolicyRouter(run=open_finished(settings.run), source=settings.run)
     assert settings.policy_file is not None
     path = Path(settings.policy_file)
     policy = read_policy(path)
+    _check_signals(policy)
     scorer = _scorer(policy, path.parent / "scorer")
     return PolicyRouter(run=FinishedRun(path=path.parent, policy=policy, scorer=scorer), source=settings.policy_file)
+
+
+def _check_signals(policy: PolicyFile) -> None:
+    """Raise `ConfigError` if the policy's scorer reads what no query of a scenario has."""
+    layer: object = policy.scorer
+    while isinstance(layer, dict):
+        if layer.get("kind") in _READ_PROMPTS or layer.get("reads") == "prompts":
+            raise ConfigError(
+                f"the policy's scorer ({layer.get('kind')}) reads prompts, and the queries of a scenario have none; "
+                "simulate a policy that was tuned on it (tune scenario=NAME scorer=scenario, classifier, llm_router, "
+                "...), or give shares=[0.6,0.3,0.1]"
+            )
+        layer = layer.get("base")
 
 
 def _scorer(policy: PolicyFile, folder: Path) -> FittedScorer:

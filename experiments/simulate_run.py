@@ -27,19 +27,24 @@ from experiments.simulate_figures import (
 from experiments.simulate_output import SingleTiers, single_tier_figures
 from experiments.simulate_policy import Router, in_order
 from experiments.simulate_settings import SimulateSettings
+from experiments.simulate_skills import SkillCount, check_figures, skill_count, success_shares
 from experiments.simulate_timeline import make_timeline
 from simulators.errors import ConfigError
 from simulators.journeys import Journeys
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
+from simulators.sampling import expected_success
 from simulators.scenario import ScenarioSpec, sample_scenario
 from simulators.seeds import spawn_rng
 from simulators.traffic import TrafficSpec, make_world
 from simulators.world import World
+from toolkit.certify.zero_load import zero_under_load
+from toolkit.evaluation.contention import only_waits, run, under_load, without_router
 from toolkit.report.simulation import LoadFigures, SimulationReport, Timeline, nearest_one
 from toolkit.zero_router import zero_router
 
 ROWS = 20_000
 _MOST_ROWS = 500_000
+_MOST_MIXED = 200_000  # requests of a world in which hundreds of mixtures of tiers are simulated for the Zero router
 _SPARE = 1.05  # rows are drawn at random over slices and change points, so a few more than requests are needed
 
 
@@ -72,10 +77,8 @@ class Setup:
 
     def run(self, table: OutcomeTable, tier: IntArray, load: float, replication: int) -> tuple[World, Journeys]:
         """The journeys of one assignment (`tier: N`)."""
-        from simulators.simulate import simulate
-
         world = self.world(table, load, replication)
-        return world, simulate(world, table, tier[None, :].astype(np.int8), per_request=False)
+        return world, run(world, table, tier[None, :].astype(np.int8))
 
 
 @dataclass(kw_only=True)
@@ -91,6 +94,7 @@ class _Load:
     ends: list[dict[str, float]] = field(default_factory=list)
     sent: list[FloatArray] = field(default_factory=list)
     served: list[FloatArray] = field(default_factory=list)
+    skills: list[SkillCount] = field(default_factory=list)
     world: World | None = None
 
 
@@ -103,6 +107,8 @@ class _Main:
     single: list[dict[str, dict[str, Any]]] = field(default_factory=list)
     cost_usd: list[FloatArray] = field(default_factory=list)
     quality: list[FloatArray] = field(default_factory=list)
+    zero_quality: float | None = None
+    notes: tuple[str, ...] = ()
     rows: int = 0
 
 
@@ -120,6 +126,8 @@ def simulate_loads(setup: Setup, update: Callable[[int, int | None], None]) -> t
             if state is main:
                 kept.timeline = kept.timeline or make_timeline(setup.spec, world, journeys)
                 _note_singles(setup, kept, table, tier, state.load, replication)
+                if replication == 0 and not only_waits(world):
+                    _note_zero(setup, kept, table, world, tier)
             update(replication * len(loads) + i + 1, settings.replications * len(loads))
     report = _report(setup, loads, kept, time.perf_counter() - began)
     return report, _singles(setup, report, kept)
@@ -162,11 +170,12 @@ def _note(setup: Setup, state: _Load, table: OutcomeTable, tier: IntArray, world
     if batch is not None:
         overall = with_batch(interactive, batch, share)
         state.ledger.add(("class", "batch"), len(batch), series_of(batch, slo_s=None))
-        _note_slices(state, table, batch, None, 0.0)
+        _note_slices(state, table, batch, slo_s=None)
     state.ledger.add(("all", "all"), len(requests), overall, repeated=repeated)
     state.ledger.add(("class", "interactive"), len(requests), interactive, repeated=repeated)
-    _note_slices(state, table, requests, setup.settings.slo_s, repeated)
-    _note_tiers(setup, state, requests, repeated)
+    slo_s = setup.settings.slo_s
+    _note_slices(state, table, requests, slo_s=slo_s, capacity_usd=capacity_usd, repeated=repeated)
+    _note_tiers(setup, state, requests, repeated, capacity_usd)
     state.world = world
     state.requests.append(len(requests))
     state.rates.append(world.n_requests / world.duration_s)
@@ -175,24 +184,34 @@ def _note(setup: Setup, state: _Load, table: OutcomeTable, tier: IntArray, world
     state.ends.append(ends_of(requests))
     state.sent.append(_shares(requests.sent, len(setup.tiers)))
     state.served.append(_shares(requests.served, len(setup.tiers)))
+    state.skills.append(skill_count(requests, table))
 
 
-def _note_tiers(setup: Setup, state: _Load, requests: Requests, repeated: float) -> None:
+def _note_tiers(setup: Setup, state: _Load, requests: Requests, repeated: float, capacity_usd: float) -> None:
     for code, name in enumerate(setup.tiers):
         part = requests.take(requests.sent == code)
         if len(part):
-            state.ledger.add(("tier", name), len(part), series_of(part, slo_s=setup.settings.slo_s), repeated=repeated)
+            series = series_of(part, slo_s=setup.settings.slo_s, capacity_usd=capacity_usd)
+            state.ledger.add(("tier", name), len(part), series, repeated=repeated)
 
 
 def _batch_share(table: OutcomeTable) -> float:
     return 0.0 if table.batch is None else float(table.batch.mean())
 
 
-def _note_slices(state: _Load, table: OutcomeTable, requests: Requests, slo_s: float | None, repeated: float) -> None:
+def _note_slices(
+    state: _Load,
+    table: OutcomeTable,
+    requests: Requests,
+    *,
+    slo_s: float | None,
+    capacity_usd: float = 0.0,
+    repeated: float = 0.0,
+) -> None:
     for code, name in enumerate(table.slices):
         part = requests.take(requests.slice_code == code)
         if len(part):
-            series = series_of(part, slo_s=slo_s) | tier_shares(part, table.tiers)
+            series = series_of(part, slo_s=slo_s, capacity_usd=capacity_usd) | tier_shares(part, table.tiers)
             state.ledger.add(("slice", name), len(part), series, repeated=repeated)
 
 
@@ -204,18 +223,36 @@ def _shares(tier: IntArray, k: int) -> FloatArray:
 def _note_singles(
     setup: Setup, kept: _Main, table: OutcomeTable, tier: IntArray, load: float, replication: int
 ) -> None:
-    """All traffic on each tier alone, and mean cost and quality of the tiers without load."""
+    """All traffic on each tier alone, without a router, and mean cost and quality of the tiers without load."""
     plain, found = table.bare, {}
     for k, name in enumerate(setup.tiers):
-        world, journeys = setup.run(plain, np.full(table.n_queries, k, dtype=np.int64), load, replication)
-        requests = counted_requests(plain, world, journeys)
+        alone = np.full(table.n_queries, k)
+        world = without_router(setup.world(plain, load, replication))
+        journeys = run(world, plain, alone[None, :].astype(np.int8))
+        requests, batch = counted_requests(plain, world, journeys), batch_requests(plain, alone, 0.0)
         series = series_of(requests, slo_s=setup.settings.slo_s, capacity_usd=_capacity_usd(world))
+        if batch is not None:
+            series = with_batch(series, batch, _batch_share(plain))
         found[name] = single_tier_figures(series)
     kept.single.append(found)
     kept.cost_usd.append(plain.cost_usd.mean(axis=0))
     kept.quality.append(plain.quality.mean(axis=0))
     kept.shares.append(_shares(tier, len(setup.tiers)))
     kept.rows = table.n_queries
+
+
+def _note_zero(setup: Setup, kept: _Main, table: OutcomeTable, world: World, tier: IntArray) -> None:
+    """Mixing at random in a world where requests fail; unknown where that would take too long."""
+    if world.n_requests > _MOST_MIXED:
+        kept.zero_quality = np.nan
+        kept.notes += (
+            f"The Zero router is not simulated: {world.n_requests:,} requests are more than the {_MOST_MIXED:,} for "
+            "which that is done; a shorter traffic.duration_s would do.",
+        )
+        return
+    loaded = under_load(table, world, tier)
+    rng = spawn_rng(setup.settings.seed, "simulate", "0", "zero")
+    kept.zero_quality = zero_under_load(table, world, loaded, tier, rng).quality
 
 
 def _report(setup: Setup, loads: list[_Load], kept: _Main, seconds: float) -> SimulationReport:
@@ -235,7 +272,8 @@ def _report(setup: Setup, loads: list[_Load], kept: _Main, seconds: float) -> Si
         seconds=seconds,
         loads=tuple(_figures(setup, state) for state in loads),
         timeline=kept.timeline,
-        notes=(),
+        success=expected_success(setup.spec),
+        notes=kept.notes,
     )
 
 
@@ -255,6 +293,8 @@ def _figures(setup: Setup, state: _Load) -> LoadFigures:
         stations=station_figures(state.world, state.counts),
         ends={name: float(np.mean([ends[name] for ends in state.ends])) for name in state.ends[0]},
         capacity_usd=float(np.mean(state.capacity_usd)),
+        checks=check_figures(state.world, setup.tiers, state.skills),
+        success=success_shares(setup.spec, setup.tiers, state.skills),
     )
 
 
@@ -264,10 +304,12 @@ def _named(setup: Setup, values: list[FloatArray]) -> dict[str, float]:
 
 
 def _singles(setup: Setup, report: SimulationReport, kept: _Main) -> SingleTiers:
-    hull = zero_router(np.mean(kept.cost_usd, axis=0), np.mean(kept.quality, axis=0))
-    spent = report.main.overall.figures["cost_usd"].value - report.main.capacity_usd
     figures = {name: _mean_of([found[name] for found in kept.single]) for name in setup.tiers}
-    return SingleTiers(figures=figures, zero_quality=hull.quality_at(spent))
+    zero_quality = kept.zero_quality
+    if zero_quality is None:
+        hull = zero_router(np.mean(kept.cost_usd, axis=0), np.mean(kept.quality, axis=0))
+        zero_quality = hull.quality_at(report.main.overall.figures["cost_usd"].value - report.main.capacity_usd)
+    return SingleTiers(figures=figures, zero_quality=zero_quality)
 
 
 def _mean_of(figures: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.console import print_rows
 from toolkit.report.simulation import SimulationReport
-from toolkit.report.simulation_sentences import group_rows, load_rows, station_rows, tier_rows
+from toolkit.report.simulation_sentences import fidelity_rows, group_rows, load_rows, station_rows, tier_rows
 
 
 def show_simulate(result: dict[str, Any]) -> None:
@@ -18,10 +18,12 @@ def show_simulate(result: dict[str, Any]) -> None:
     tables = {
         f"slices {at}": group_rows(report.main.by_slice, report.slo_s, "slice", brief=True),
         f"tiers {at}": tier_rows(report, brief=True),
+        f"checks and fidelity {at}": fidelity_rows(report),
         "stations": station_rows(report),
     }
     for title, (names, cells) in tables.items():
-        print_rows(title, cells, names)
+        if cells:
+            print_rows(title, cells, names)
     for sentence in result["sentences"]:
         print(f"- {sentence}")
     print(f"\nReport: {result['report']}\nWrote {result['output']}.")

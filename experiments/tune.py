@@ -93,6 +93,9 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
         diagnostics = diagnostics_of(settings, prepared)
         labels = labels_before_search(settings, prepared)
     controller = make_controller(settings, prepared.problem, prepared.axes)
+    if world is not None:
+        with busy("Loading the queueing kernels (compiled at first use, once per machine)", quiet=quiet):
+            prepared.problem.evaluate_params(prepared.problem.corners()[:1])
     folder = open_run(out, raw, data.table.data_hash, settings.seed)
     searched = False
     try:

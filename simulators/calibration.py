@@ -112,7 +112,8 @@ def fit_quality(table: OutcomeTable, *, shifted: NDArray[np.bool_] | None = None
     between tiers, weighted by its standard error: tiers vary together only through the difficulty, so that covariance
     is what identifies $\tau$. What variance is left is the Beta's: $\sum_k (V_k - \mathrm{Var}\,\mu_k) =
     \sum_k E[\mu_k (1 - \mu_k)] / (1 + \phi)$, pooled over slices and tiers. Right-or-wrong scores have $\phi = 0$ and
-    come out at a small positive value, whose Beta is right or wrong for all practical purposes.
+    come out at a small positive value, whose Beta is right or wrong for all practical purposes. Answers with an error
+    are in no moment.
 
     Args:
         table: The recorded outcomes.
@@ -120,7 +121,8 @@ def fit_quality(table: OutcomeTable, *, shifted: NDArray[np.bool_] | None = None
             Every slice and every tier needs a cell that is not shifted.
 
     Raises:
-        InputDataError: If a slice has fewer than two queries, or the tiers' scores do not vary together within slices.
+        InputDataError: If a slice has fewer than two queries, a tier has fewer than two answers without error on one,
+            or the tiers' scores do not vary together within slices.
     """
     recorded = _recorded_moments(table)
     solved = _solve(recorded, shifted)
@@ -159,6 +161,15 @@ def _shifts(recorded: _Moments, solved: _Solved, shifted: NDArray[np.bool_]) -> 
     return shift
 
 
+def recorded_means(table: OutcomeTable) -> FloatArray:
+    """`S x K` mean quality of the answers without error; NaN where there is none."""
+    known = ~table.error
+    members = np.arange(len(table.slices))[:, None] == table.slice_code  # S x N
+    count = members @ known.astype(np.float64)
+    total = members @ np.where(known, table.quality, 0.0)
+    return np.asarray(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0), dtype=np.float64)
+
+
 def _recorded_moments(table: OutcomeTable) -> _Moments:
     n, s = table.n_queries, len(table.slices)
     count = np.bincount(table.slice_code, minlength=s)
@@ -166,11 +177,21 @@ def _recorded_moments(table: OutcomeTable) -> _Moments:
         raise InputDataError(
             f"every slice needs at least 2 queries; {table.slices[int(count.argmin())]} has {count.min()}; pool slices"
         )
-    mean = np.stack([table.quality[table.slice_code == i].mean(axis=0) for i in range(s)])
-    rest = table.quality - mean[table.slice_code]
-    upper = np.triu_indices(table.n_tiers, k=1)
-    products = (rest[:, upper[0]] * rest[:, upper[1]]).mean(axis=1)  # N, mean over pairs
+    answered = np.stack([(~table.error[table.slice_code == i]).sum(axis=0) for i in range(s)])  # S x K
+    if answered.min() < 2:
+        i, k = np.unravel_index(answered.argmin(), answered.shape)
+        raise InputDataError(
+            f"{table.tiers[k]} has {answered[i, k]} answers without error on {table.slices[i]}; expected at least 2; "
+            "pool slices or leave the tier out"
+        )
+    mean = recorded_means(table)
+    known = ~table.error
+    rest = np.where(known, table.quality - mean[table.slice_code], 0.0)
+    left, right = np.triu_indices(table.n_tiers, k=1)
     dof = n - s
+    pair_dof = (known[:, left] & known[:, right]).sum(axis=0) - s
+    # N, mean over pairs; a pair with few common answers weighs as much as one with many
+    products = (rest[:, left] * rest[:, right] * (dof / np.maximum(pair_dof, 1))).mean(axis=1)
     covariance = float(products.sum() / dof)
     if covariance <= 0:
         raise InputDataError(
@@ -180,7 +201,7 @@ def _recorded_moments(table: OutcomeTable) -> _Moments:
     return _Moments(
         count=count,
         mean=mean,
-        variance=float((rest**2).sum() / dof),
+        variance=float(((rest**2).sum(axis=0) / np.maximum(known.sum(axis=0) - s, 1)).sum()),
         covariance=covariance,
         covariance_se=float(products.std() / np.sqrt(n)),
     )

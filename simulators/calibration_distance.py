@@ -53,6 +53,11 @@ class Distance:
         }
 
     @property
+    def degenerate(self) -> bool:
+        """Whether one value was fitted: its KS distance from any spread is large and says nothing."""
+        return bool(self.fitted[0] == self.fitted[-1])
+
+    @property
     def bad(self) -> bool:
         """Whether the fit is more than 10 % off, and more than chance.
 

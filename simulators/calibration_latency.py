@@ -1,12 +1,14 @@
 r"""Time to first token and decode speed, from measurements or from recorded answers.
 
 The model is the scenario's: latency = TTFT + tokens / speed with a lognormal TTFT, and in `speed_sigma` how far from
-one speed the measurements are.
+one speed the measurements are. A tier that thinks before its first visible token has latency = base + billed tokens /
+speed, and its TTFT, which contains the thinking, says neither.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from simulators.outcomes import FloatArray
 
 _LEAST_ROWS = 10
 _NO_ERROR = {"", "0", "0.0", "none", "null", "nan", "false"}
+_RATE_LIMITED = re.compile(r"(http\W*)?429\b")
 _MOST_PAIRED = 1_500
 _FEWEST_TOKENS = 2.0
 
@@ -33,7 +36,8 @@ class Measurements:
         ttft_s, latency_s: `R` seconds of answered requests.
         output_tokens: `R`, NaN where unknown.
         speed: `R` tokens per second after the first token; NaN where it cannot be said.
-        n_failed: Requests that carry an error; they are in none of the arrays.
+        n_failed: Requests that carry an error other than 429; they are in none of the arrays.
+        n_limited: Requests that a rate limit refused (429): a matter of the caller's quota, so no error of the tier.
         n_unusable: Requests without an error whose times make no sense (none, or TTFT above latency); left out too.
         concurrency: Mean requests in flight, NaN where unknown.
     """
@@ -43,13 +47,19 @@ class Measurements:
     output_tokens: FloatArray
     speed: FloatArray
     n_failed: int
+    n_limited: int
     n_unusable: int
     concurrency: float
 
     @property
+    def n_served(self) -> int:
+        """Requests that no rate limit refused."""
+        return self.n_failed + self.n_unusable + len(self.ttft_s)
+
+    @property
     def error_rate(self) -> float:
-        """Share of the requests that failed."""
-        return self.n_failed / max(self.n_failed + self.n_unusable + len(self.ttft_s), 1)
+        """Share of the served requests that failed."""
+        return self.n_failed / max(self.n_served, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ class LatencyFit:
     """Parameters of a tier's times.
 
     Attributes:
-        ttft: Lognormal.
+        ttft: Lognormal; without the thinking.
         tokens_per_s: Decode speed, median.
         speed_sigma: Interquartile range of log speed over that of a normal; 0 where speeds are not seen one by one.
         n: Requests.
@@ -122,13 +132,15 @@ class LatencyFile:
         return np.asarray(rows)
 
     def _measurements(self, rows: NDArray[np.bool_], name: str) -> Measurements:
-        failed = _failed(self.columns, self.path) & rows
+        failed, limited = (rows & found for found in _failed(self.columns))
         ttft_s, latency_s = (number_column(self.columns, c, self.path) for c in ("ttft_s", "latency_s"))
         sensible = (ttft_s > 0) & (latency_s >= ttft_s) & np.isfinite(latency_s)
-        use = rows & ~failed & sensible
+        answered = rows & ~failed & ~limited
+        use = answered & sensible
         if use.sum() < _LEAST_ROWS:
             raise InputDataError(
-                f"{self.path} has {int(use.sum())} usable measurements of {name!r} ({int(failed.sum())} failed); "
+                f"{self.path} has {int(use.sum())} usable measurements of {name!r} ({int(failed.sum())} failed, "
+                f"{int(limited.sum())} rate limited); "
                 f"expected at least {_LEAST_ROWS}"
             )
         tokens, speed = self._speeds(ttft_s, latency_s)
@@ -139,7 +151,8 @@ class LatencyFile:
             output_tokens=tokens[use],
             speed=speed[use],
             n_failed=int(failed.sum()),
-            n_unusable=int((rows & ~failed & ~sensible).sum()),
+            n_limited=int(limited.sum()),
+            n_unusable=int((answered & ~sensible).sum()),
             concurrency=float(concurrency.mean()) if np.isfinite(concurrency).all() else np.nan,
         )
 
@@ -174,19 +187,33 @@ def read_latency(path: Path) -> LatencyFile:
     return LatencyFile(path, columns)
 
 
-def _failed(columns: pa.Table, path: Path) -> NDArray[np.bool_]:
+def _failed(columns: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows with an error of the tier's, and rows that a rate limit refused."""
     if "error_code" not in columns.column_names:
-        return np.zeros(columns.num_rows, dtype=np.bool_)
-    codes = columns["error_code"].to_pylist()
-    return np.array([str(code).strip().lower() not in _NO_ERROR for code in codes], dtype=np.bool_)
+        return np.zeros(columns.num_rows, dtype=np.bool_), np.zeros(columns.num_rows, dtype=np.bool_)
+    codes = [str(code).strip().lower() for code in columns["error_code"].to_pylist()]
+    limited = np.array([_RATE_LIMITED.match(code) is not None for code in codes], dtype=np.bool_)
+    return np.array([code not in _NO_ERROR for code in codes], dtype=np.bool_) & ~limited, limited
 
 
-def fit_measurements(measured: Measurements) -> LatencyFit:
-    """TTFT by median and interquartile range, speed by its median.
+def fit_measurements(measured: Measurements, *, hidden: bool = False) -> LatencyFit:
+    """TTFT by median and interquartile range, speed by its median; of a tier that thinks, both by `fit_slope`.
+
+    Args:
+        measured: The requests.
+        hidden: Whether TTFT contains thinking, and `output_tokens` are billed, thinking included.
 
     Raises:
         InputDataError: If no row tells a speed.
     """
+    if hidden:
+        fit = fit_slope(measured.latency_s, measured.output_tokens)
+        if fit is None:
+            raise InputDataError(
+                "the measured latency_s of a reasoning tier does not rise with output_tokens (billed ones, thinking "
+                "included), which its decode speed is fitted to; measure with them, or leave its model out"
+            )
+        return fit
     speed = measured.speed[np.isfinite(measured.speed) & (measured.speed > 0)]
     if len(speed) < _LEAST_ROWS:
         raise InputDataError(
@@ -204,25 +231,31 @@ def fit_measurements(measured: Measurements) -> LatencyFit:
 
 
 def fit_answers(
-    latency_s: FloatArray, output_tokens: FloatArray, ttft_s: FloatArray, *, tokens_per_s: float | None = None
+    latency_s: FloatArray,
+    output_tokens: FloatArray,
+    ttft_s: FloatArray,
+    *,
+    tokens_per_s: float | None = None,
+    hidden: bool = False,
 ) -> LatencyFit | None:
     """Times of recorded answers, which know their latency, their tokens and at times their TTFT.
 
-    Without TTFT the slope of latency over tokens (Theil and Sen's, which outliers do not move) is the time per token,
-    and what is left is the TTFT.
+    Without TTFT, or where it contains thinking, by `fit_slope`.
 
     Args:
         latency_s: `N`, seconds.
         output_tokens: `N` billed tokens.
         ttft_s: `N`, NaN where unknown.
         tokens_per_s: A speed that is known otherwise, or None.
+        hidden: Whether the tier thinks before its first visible token.
 
     Returns:
         The fit; None if the data do not tell the speed and none was given: latency does not rise with the tokens.
     """
-    usable = (latency_s > 0) & (output_tokens >= 1)
-    timed = usable & (ttft_s > 0) & (latency_s >= ttft_s)
-    if timed.sum() >= _LEAST_ROWS and tokens_per_s is None:
+    timed = (output_tokens >= 1) & (ttft_s > 0) & (latency_s >= ttft_s)
+    if timed.sum() < _LEAST_ROWS or hidden:
+        return fit_slope(latency_s, output_tokens, tokens_per_s=tokens_per_s)
+    if tokens_per_s is None:
         with np.errstate(divide="ignore"):
             speed = output_tokens[timed] / (latency_s - ttft_s)[timed]
         measured = Measurements(
@@ -231,13 +264,34 @@ def fit_answers(
             output_tokens=output_tokens[timed],
             speed=np.where(output_tokens[timed] >= _FEWEST_TOKENS, speed, np.nan),
             n_failed=0,
+            n_limited=0,
             n_unusable=0,
             concurrency=np.nan,
         )
         return fit_measurements(measured)
+    found = fit_slope(latency_s, output_tokens, tokens_per_s=tokens_per_s)
+    return None if found is None else replace(found, ttft=fit_lognormal_robust(ttft_s[timed]))
+
+
+def fit_slope(
+    latency_s: FloatArray, billed_tokens: FloatArray, *, tokens_per_s: float | None = None
+) -> LatencyFit | None:
+    """Times by the slope of latency over billed tokens (Theil and Sen's, which outliers do not move).
+
+    The slope is the time per token, and what is left of each latency is the time to the first token of any kind.
+
+    Args:
+        latency_s: `N`, seconds.
+        billed_tokens: `N`, thinking included.
+        tokens_per_s: A speed that is known otherwise, or None.
+
+    Returns:
+        The fit; None if latency does not rise with the tokens and no speed was given, or there are too few answers.
+    """
+    usable = (latency_s > 0) & (billed_tokens >= 1)
     if usable.sum() < _LEAST_ROWS:
         return None
-    latency, tokens = latency_s[usable], output_tokens[usable]
+    latency, tokens = latency_s[usable], billed_tokens[usable]
     slope, slope_se = (1.0 / tokens_per_s, np.nan) if tokens_per_s is not None else _slope(latency, tokens)
     if slope <= 0:
         return None
@@ -245,7 +299,7 @@ def fit_answers(
     if (rest > 0).sum() < _LEAST_ROWS:
         return None
     return LatencyFit(
-        ttft=fit_lognormal_robust(ttft_s[timed] if timed.sum() >= _LEAST_ROWS else rest[rest > 0]),
+        ttft=fit_lognormal_robust(rest[rest > 0]),
         tokens_per_s=1.0 / slope,
         speed_sigma=0.0,
         n=int(usable.sum()),

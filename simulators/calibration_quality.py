@@ -7,9 +7,9 @@ tier k and the unshifted other tiers of the slice, so the slice's own difficulty
     $z_{sk} = (r_{sk} - \bar r_{s, -k}) / (\mathrm{se}_{sk} \sqrt{1 - w_s}), \quad
       \mathrm{se}_{sk}^2 = \mathrm{Var}_i(q_{ik} - \bar q_{i, -k}) / n_s$
 
-(the capability was fitted to the slice too, hence $1 - w_s$). A cell stands out if $|z|$ exceeds the two-sided 5 %
-point of the normal over all S K cells (Bonferroni). Shifts are shrunken by $1 - 1 / z^2$: a cell was chosen because it
-stands out, so it tends to be overstated.
+over the queries that both sides answered without error (the capability was fitted to the slice too, hence
+$1 - w_s$). A cell stands out if $|z|$ exceeds the two-sided 5 % point of the normal over all S K cells (Bonferroni).
+Shifts are shrunken by $1 - 1 / z^2$: a cell was chosen because it stands out, so it tends to be overstated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from simulators.calibration import QualityFit, fit_quality, logistic_normal_moments
+from simulators.calibration import QualityFit, fit_quality, logistic_normal_moments, recorded_means
 from simulators.outcomes import FloatArray, OutcomeTable
 
 LEVEL = 0.05
@@ -69,11 +69,6 @@ def fit_shifted_quality(table: OutcomeTable, *, level: float = LEVEL) -> Shifted
     return ShiftedQuality(fit=_shrunken(fit, z), z=z, critical=critical, additive=additive)
 
 
-def recorded_means(table: OutcomeTable) -> FloatArray:
-    """`S x K` mean quality."""
-    return np.stack([table.quality[table.slice_code == s].mean(axis=0) for s in range(len(table.slices))])
-
-
 def _may_be_shifted(shifted: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Cells whose shift leaves its slice and its tier another cell to be fitted by."""
     free = ~shifted
@@ -84,16 +79,18 @@ def _contrasts(table: OutcomeTable, residual: FloatArray, shifted: NDArray[np.bo
     """`S x K` values of z; 0 where there is no other unshifted tier."""
     z = np.zeros(residual.shape)
     for s in range(len(residual)):
-        quality = table.quality[table.slice_code == s]
-        n, weight = len(quality), len(quality) / table.n_queries
+        rows = table.slice_code == s
+        quality = np.ma.masked_array(table.quality[rows], mask=table.error[rows])
+        weight = len(quality) / table.n_queries
         for k in range(residual.shape[1]):
             others = np.flatnonzero(~shifted[s] & (np.arange(residual.shape[1]) != k))
             if len(others) == 0 or weight == 1.0:
                 continue
-            spread = float((quality[:, k] - quality[:, others].mean(axis=1)).var())
+            contrast = (quality[:, k] - quality[:, others].mean(axis=1)).compressed()  # neither is an error
+            n, spread = len(contrast), float(contrast.var()) if len(contrast) else 0.0
             variance = (n * spread + _PSEUDO_QUERIES * _PSEUDO_VARIANCE) / (n + _PSEUDO_QUERIES)
             distance = residual[s, k] - residual[s, others].mean()
-            z[s, k] = distance / np.sqrt(variance / n * (1.0 - weight))
+            z[s, k] = distance / np.sqrt(variance / max(n, 1) * (1.0 - weight))
     return z
 
 

@@ -89,6 +89,14 @@ def skills(
     return np.asarray((right | ~needed[:, None, :]).all(axis=2))
 
 
+def expected_success(spec: ScenarioSpec) -> dict[str, dict[str, float]]:
+    """Need -> tier -> probability that an answer gets it right, for needs of some slice on which some tier can fail."""
+    found = arms(spec.tiers)
+    stated = [need for need in NEEDS if any(need in tier.fidelity for tier in found.values())]
+    needed = [need for need in stated if any(need in s.needs for s in spec.slices.values())]
+    return {need: {name: _fidelity(found, tier, need) for name, tier in found.items()} for need in needed}
+
+
 def _fidelity(tiers: dict[str, TierSpec], tier: TierSpec, need: str) -> float:
     second = tier.second
     writer = tiers[second.tier] if need == "format" and second is not None and second.kind == "format" else tier

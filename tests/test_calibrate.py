@@ -16,12 +16,15 @@ from helpers import run_cli, write_columns
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.calibrate import fit_scenario, run_calibrate
+from experiments.calibrate import _resolved, fit_scenario, make_report, run_calibrate
+from experiments.calibrate_check import draw_check, tier_rows
 from experiments.calibrate_data import pool_slices
 from experiments.calibrate_fit import _histogram
 from experiments.calibrate_settings import CalibrateSettings
 from experiments.calibrate_yaml import Sourced, plain, render
+from experiments.cli import main
 from experiments.scenario_file import read_scenario_file, with_scenario_files
+from simulators.arrivals import sample_arrivals
 from simulators.calibration_distance import compare
 from simulators.calibration_latency import fit_answers, fit_measurements, read_latency
 from simulators.calibration_prices import fit_prices
@@ -31,6 +34,7 @@ from simulators.lengths import HistogramLengths, sample_lengths
 from simulators.outcomes import OutcomeTable
 from simulators.scenario import parse_scenario, sample_scenario
 from simulators.seeds import spawn_rng
+from toolkit.report.calibration import _how_close, distance_dict
 
 DATA = Path(os.environ.get("ROUTEFRONT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SHIFT = -1.2
@@ -90,14 +94,17 @@ def world(n: int = 4000, **changes: object) -> OutcomeTable:
     return sample_scenario(parse_scenario({**WORLD, **changes}), n_queries=n, rng=spawn_rng(4, "calibrate", "test"))
 
 
-def write_world(folder: Path, n: int = 1500, *, drop: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The known world as the two files of a recording; options that name them."""
-    table = world(n)
+def write_world(
+    folder: Path, n: int = 1500, *, drop: tuple[str, ...] = (), table: OutcomeTable | None = None
+) -> tuple[str, ...]:
+    """The known world, or another table, as the two files of a recording; options that name them."""
+    table = world(n) if table is None else table
     ids = table.queries.query_id.tolist()
     slices = [table.slices[c] for c in table.slice_code]
     write_columns(folder / "q.parquet", {"query_id": ids, "slice": slices})
     columns: dict[str, list[object]] = {"query_id": ids * 3, "model": [t for t in table.tiers for _ in ids]}
     columns["score"] = table.quality.T.ravel().tolist()
+    columns["error"] = table.error.T.ravel().astype(int).tolist()
     for name in ("cost_usd", "latency_s", "ttft_s", "input_tokens", "output_tokens"):
         if name not in drop:
             columns[name] = getattr(table, name).T.ravel().tolist()
@@ -114,6 +121,15 @@ def settings(folder: Path, **changes: object) -> CalibrateSettings:
     return CalibrateSettings.model_validate({**raw, "output": str(folder / "fitted.yaml"), **changes})
 
 
+def with_errors(table: OutcomeTable, share: float, tier: str = "small") -> OutcomeTable:
+    """The table with answers of one tier that failed at random: no score, nothing billed, an early end."""
+    k, error = table.tiers.index(tier), table.error.copy()
+    error[:, k] = np.random.default_rng(5).random(table.n_queries) < share
+    found = {"quality": 0.0, "cost_usd": 0.0, "latency_s": 0.01, "ttft_s": 0.01, "output_tokens": 1.0}
+    changed = {name: np.where(error, value, getattr(table, name)) for name, value in found.items()}
+    return dataclasses.replace(table, error=error, _hash=[], **changed)
+
+
 def latency_columns(n: int = 400, failed: int = 100, model: str = "small") -> dict[str, list[object]]:
     rng = np.random.default_rng(1)
     ttft = 0.4 * np.exp(0.5 * rng.standard_normal(n))
@@ -125,7 +141,7 @@ def latency_columns(n: int = 400, failed: int = 100, model: str = "small") -> di
         "ttft_s": [*ttft.tolist(), *[0.0] * failed],
         "latency_s": [*latency.tolist(), *[0.0] * failed],
         "output_tokens": [*tokens.tolist(), *[0.0] * failed],
-        "error_code": [None] * n + [429] * failed,
+        "error_code": [None] * n + [500] * failed,
     }
 
 
@@ -186,6 +202,32 @@ class TestLatency:
         assert (fit.ttft.median, fit.ttft.sigma) == pytest.approx((0.4, 0.5), rel=0.1)
         assert (fit.tokens_per_s, fit.speed_sigma) == pytest.approx((80.0, 0.2), rel=0.12)
 
+    def test_a_rate_limit_is_no_error_of_the_tier(self, tmp_path: Path) -> None:
+        columns = latency_columns()
+        columns["error_code"] = [None] * 400 + [429] * 60 + [500] * 40
+        measured = read_latency(write_columns(tmp_path / "l.csv", columns)).of_model("small")
+        assert (measured.n_failed, measured.n_limited, measured.n_served) == (40, 60, 440)
+        assert measured.error_rate == pytest.approx(40 / 440)
+
+    @pytest.mark.parametrize("measured", [False, True])
+    def test_thinking_is_neither_speed_nor_time_to_first_token(self, *, measured: bool, tmp_path: Path) -> None:
+        rng = np.random.default_rng(3)
+        visible = rng.lognormal(5, 0.5, 2000)
+        billed = visible * rng.lognormal(1.6, 0.3, 2000)
+        base = 0.4 * rng.lognormal(0, 0.3, 2000)
+        ttft, latency = base + (billed - visible) / 105, base + billed / 105
+        if measured:
+            columns = {"ttft_s": ttft.tolist(), "latency_s": latency.tolist(), "output_tokens": billed.tolist()}
+            rows = read_latency(write_columns(tmp_path / "l.parquet", columns)).of_model(None)
+            fit = fit_measurements(rows, hidden=True)
+            with pytest.raises(InputDataError, match="billed ones"):
+                fit_measurements(dataclasses.replace(rows, output_tokens=np.full(2000, np.nan)), hidden=True)
+        else:
+            found = fit_answers(latency, billed, ttft, hidden=True)
+            assert found is not None
+            fit = found
+        assert (fit.tokens_per_s, fit.ttft.median, fit.ttft.sigma) == pytest.approx((105, 0.4, 0.3), rel=0.05)
+
     def test_one_provider(self, tmp_path: Path) -> None:
         file = read_latency(write_columns(tmp_path / "l.csv", latency_columns()))
         assert len(file.of_model("small@a").ttft_s) == 200 and file.providers("small") == ("a", "b")
@@ -232,8 +274,22 @@ class TestDistance:
         found = compare("x", "s", rng.lognormal(0, 1, 5000), rng.lognormal(*other, 20_000))
         assert found.bad and found.ks > 0.03 and found.wasserstein > 0.1
 
+    def test_one_fitted_value_has_no_ks_distance(self) -> None:
+        rng = np.random.default_rng(0)
+        single = compare("x", "tokens/s", rng.normal(100, 2, 500), np.full(1000, 101.0))
+        assert single.degenerate and single.ks > 0.5 and not single.bad
+        assert distance_dict(single)["ks"] is None
+        said = _how_close([single])
+        assert "KS" not in said and "mean is off by at most 1" in said
+        assert "KS" in _how_close([compare("y", "s", rng.normal(9, 1, 500), rng.normal(9, 1, 500))])
+
 
 class TestYaml:
+    @hypothesis.settings(max_examples=40)
+    @given(st.floats(1e5, 1e10))
+    def test_instants_are_written_in_full(self, instant_s: float) -> None:
+        assert yaml.safe_load("\n".join(render({"start_s": instant_s})))["start_s"] == instant_s
+
     @hypothesis.settings(max_examples=40)
     @given(st.dictionaries(st.text(min_size=1, max_size=8), st.floats(allow_nan=False, allow_infinity=False, width=32)))
     def test_any_names_and_numbers_come_back(self, raw: dict[str, float]) -> None:
@@ -332,6 +388,74 @@ class TestScenario:
         )
         assert plain(replay.document)["traffic"]["arrivals"]["path"] == "t.parquet"
 
+    def test_failed_answers_count_once(self, tmp_path: Path) -> None:
+        table = with_errors(world(4000), 0.1)
+        write_world(tmp_path, table=table)
+        found = fit_scenario(settings(tmp_path, rate_per_s=1.0, duration_s=600), tmp_path / "fitted.yaml")
+        clean = sample_scenario(parse_scenario(WORLD), n_queries=40_000, rng=spawn_rng(2, "clean"))
+        drawn = sample_scenario(found.spec, n_queries=40_000, rng=spawn_rng(2, "fitted"))
+        for name in ("quality", "cost_usd", "output_tokens", "latency_s"):
+            wanted, got = (getattr(t, name)[:, t.tiers.index("small")].mean() for t in (clean, drawn))
+            assert got == pytest.approx(wanted, rel=0.03), name
+        assert found.spec.traffic is not None
+        rate = found.spec.traffic.stations["small"].error_rate
+        assert rate == pytest.approx(0.1, abs=0.02)
+        k, own = table.tiers.index("small"), drawn.quality[:, drawn.tiers.index("small")]
+        assert (1 - rate) * own.mean() == pytest.approx(table.quality[:, k].mean(), rel=0.02)
+        assert any("in the error rates alone" in note and "small" in note for note in found.notes)
+        rows = tier_rows(found.recorded.table, drawn.take_tiers(np.array([drawn.tiers.index(t) for t in table.tiers])))
+        assert all(abs(row["quality"]["relative_error"]) < 0.03 for row in rows)
+
+    def test_without_traffic_they_lower_the_quality(self, tmp_path: Path) -> None:
+        table = with_errors(world(3000), 0.1)
+        write_world(tmp_path, table=table)
+        found = fit_scenario(settings(tmp_path), tmp_path / "fitted.yaml")
+        drawn = sample_scenario(found.spec, n_queries=40_000, rng=spawn_rng(2, "fitted"))
+        k, own = table.tiers.index("small"), drawn.quality[:, drawn.tiers.index("small")]
+        assert own.mean() == pytest.approx(table.quality[:, k].mean(), rel=0.03)
+        assert any("count in the quality" in note for note in found.notes)
+
+    def test_rate_limited_rows_are_named_and_in_no_error_rate(self, tmp_path: Path) -> None:
+        write_world(tmp_path, 400)
+        columns = latency_columns()
+        columns["error_code"] = [None] * 400 + [429] * 100
+        write_columns(tmp_path / "l.parquet", columns)
+        own = settings(tmp_path, latency=str(tmp_path / "l.parquet"), rate_per_s=1.0, duration_s=600)
+        found = fit_scenario(own, tmp_path / "fitted.yaml")
+        assert found.spec.traffic is not None and not found.spec.traffic.stations
+        assert any("429; small 100 of 500" in note for note in found.notes)
+
+    def test_a_tier_that_thinks(self, tmp_path: Path) -> None:
+        thinking = {**WORLD["tiers"]["large"], "inflation_median": 5.0, "inflation_sigma": 0.3, "tokens_per_s": 105.0}
+        table = world(3000, tiers={**WORLD["tiers"], "large": {**thinking, "ttft_median_s": 0.4}})
+        write_world(tmp_path, table=table)
+        own = settings(tmp_path, reasoning=["large"], check_queries=5000)
+        found = fit_scenario(own, tmp_path / "fitted.yaml")
+        tier = found.spec.tiers["large"]
+        assert tier.tokens_per_s == pytest.approx(105, rel=0.03)
+        assert tier.ttft_median_s == pytest.approx(0.4, rel=0.15)
+        groups = make_report(found, draw_check(found.spec, found.recorded, own), own).distances
+        ttft = {d.name: d for d in groups["recorded time to first token"]}
+        assert set(ttft) == {"small", "middle", "large"} and abs(ttft["large"].errors["p50"]) < 0.05
+
+    @pytest.mark.parametrize("first_s", [0.0, 12.3456789, 1.7e9 + 1 / 3])
+    def test_a_replayed_trace_starts_at_its_first_stamp(self, first_s: float, tmp_path: Path) -> None:
+        write_world(tmp_path, 400)
+        stamps = first_s + np.cumsum(np.random.default_rng(2).exponential(0.5, 300))
+        stamps += first_s - stamps[0]
+        write_columns(tmp_path / "t.parquet", {"arrival_s": stamps.tolist()})
+        own = settings(tmp_path, traces=str(tmp_path / "t.parquet"), arrivals="replay")
+        found = fit_scenario(own, tmp_path / "fitted.yaml")
+        text = "\n".join(render(found.document))
+        assert ("start_s" in text) == (first_s > 0)
+        traffic = parse_scenario(_resolved(yaml.safe_load(text), tmp_path)).traffic
+        assert traffic is not None
+        drawn = sample_arrivals(
+            traffic.arrivals, duration_s=traffic.duration_s, load=1.0, rng=np.random.default_rng(0)
+        ).arrival_s
+        assert 299 <= len(drawn) <= 300 and 0.0 <= drawn[0] < 0.002
+        np.testing.assert_allclose(drawn, (stamps - stamps[0])[: len(drawn)], atol=0.002)
+
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
@@ -351,6 +475,23 @@ class TestScenario:
         with pytest.raises(ConfigError, match=said):
             run_calibrate(settings(tmp_path, **changes), quiet=True)
         assert not list(tmp_path.glob("fitted*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("calibrate", "nothing was written"), ("tune", "resumes"), ("race", "resumes")]
+)
+def test_what_an_interrupted_command_says(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LITELLM_LOG", "ROUTEFRONT_QUIET"):
+        monkeypatch.setenv(name, "1")  # set by main, and back as they were afterwards
+    monkeypatch.setattr("experiments.hydra_app.run_hydra", interrupted)
+    assert main([command]) == 130
+    err = capsys.readouterr().err
+    assert said in err and ("resumes" in err) == (command != "calibrate")
 
 
 class TestScenarioFile:

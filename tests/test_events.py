@@ -34,6 +34,7 @@ from simulators.world import (
     TierRule,
     World,
 )
+from toolkit.evaluation.contention import PerQuery
 
 FIELDS = [field.name for field in dataclasses.fields(Journeys)]
 
@@ -564,6 +565,25 @@ def test_the_router_is_paid_once_and_only_where_it_decided():
     a, b = (simulate(world, t, tier, per_request=False) for t in (table, dear))
     np.testing.assert_allclose(b.cost_usd - a.cost_usd, [[0.0, 0.125]])
     np.testing.assert_allclose(a.e2e_s, b.e2e_s)
+
+
+def test_a_check_that_never_came_corrects_nothing_in_the_figures():
+    """The checker is down for as long as the second half of the requests lasts."""
+    table = table_of(quality=np.full((40, 3), 0.8), unchecked=np.tile([0.5, 0.8, 0.8], (40, 1)))
+    rules = [TierRule(station=0, second=1, second_async=True), TierRule(station=1), TierRule(station=0)]
+    world = make_world(
+        100.0 * np.arange(40.0),
+        [Station(name="a"), Station(name="b")],
+        rules,
+        row=np.arange(40),
+        outages=(Outage(stations=(1,), start_s=2_000.0, end_s=9_000.0),),
+    )
+    tier = np.array([[0] * 40, [2] * 40], dtype=np.int8)
+    found = PerQuery(world, table, tier, simulate(world, table, tier, per_request=False)).quality
+    assert found[0].tolist() == [0.8] * 20 + [0.5] * 20 and found[1].tolist() == [0.8] * 40
+    small = table.take(np.arange(3)).take_tiers(np.array([1, 0]))
+    assert small.unchecked is not None and small.unchecked.tolist() == [[0.8, 0.5]] * 3
+    assert table.data_hash == dataclasses.replace(table, unchecked=None, _hash=[]).data_hash
 
 
 def test_the_bench_case_compares_equal_work(monkeypatch):

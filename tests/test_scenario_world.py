@@ -210,6 +210,14 @@ class TestSecondStage:
         np.testing.assert_allclose(table.quality[:, SMALL], np.where(checker > q, 0.6 * q + 0.4 * checker, q))
         np.testing.assert_array_equal(table.quality[:, BIG], plain.quality[:, BIG])
 
+    def test_quality_without_the_check_is_kept(self) -> None:
+        check = {"tier": "big", "share": 0.5, "kind": "check", "correction_rate": 0.4}
+        table, plain = sample(without_spread(tiers__small__second=check), n=50), sample(without_spread(), n=50)
+        assert plain.unchecked is None and table.unchecked is not None
+        order = [plain.tiers.index(name) for name in table.tiers]
+        np.testing.assert_array_equal(table.unchecked, plain.quality[:, order])
+        assert sample(without_spread(tiers__big__second={"tier": "small"}), n=5).unchecked is None
+
     def test_the_order_of_the_tiers_counts_both_stages(self) -> None:
         check = {"tier": "big", "kind": "check"}
         assert sample(without_spread(tiers__small__second=check), n=5).tiers == ("big", "small")

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from helpers import run_cli
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
@@ -37,6 +38,7 @@ from simulators.errors import ConfigError, RoutefrontError
 from simulators.journeys import Journeys
 from simulators.scenario import parse_scenario, sample_scenario
 from simulators.world import ERROR, SERVED, TIMEOUT, Station, TierRule, World
+from toolkit.certify.zero_load import ZeroUnderLoad
 from toolkit.report.simulation import nearest_one
 from toolkit.report.simulation_html import draw_simulation, render_simulation
 
@@ -99,6 +101,7 @@ def undisturbed(world, table, tier, *, per_request=False) -> Journeys:
         busy_s=np.full((n, len(world.stations)), 3.0 * world.load * world.duration_s),
         outcomes=outcomes,
         longest_line=np.full((n, len(world.stations)), 4),
+        checked=np.ones((n, r), dtype=np.bool_),
     )
 
 
@@ -142,6 +145,7 @@ def test_a_failed_request_is_worth_nothing_and_has_no_latency(table):
         busy_s=np.array([[6.0, 12.0, 24.0]]),
         outcomes=np.zeros((1, 3, 7), dtype=np.int64),
         longest_line=np.array([[0, 3, 9]]),
+        checked=np.ones(shape, dtype=np.bool_),
     )
     requests = counted_requests(table, world, journeys)
     assert len(requests) == 5 and requests.answered.tolist() == [True, True, False, True, False]
@@ -358,6 +362,145 @@ def test_a_lone_policy_file_routes(raw, tmp_path, no_kernel, monkeypatch):
     write_policy(tmp_path, tiers=("cheap", "mid", "dear"))
     with pytest.raises(ConfigError, match=r"routes to \['cheap', 'mid', 'dear'\], but scenario hybrid_api has"):
         run_simulate(parse_settings(SimulateSettings, options), quiet=True)
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        {"kind": "text"},
+        {"kind": "litellm"},
+        {"kind": "calibrated", "base": {"kind": "binned", "base": {"kind": "text"}}},
+        {"kind": "eligibility", "reads": "prompts", "base": {"kind": "scenario", "column": "difficulty_score"}},
+    ],
+)
+@pytest.mark.parametrize("option", ["policy_file", "run"])
+def test_a_policy_that_reads_prompts_is_refused(scorer, option, raw, tmp_path, no_kernel):
+    path = write_policy(tmp_path, scorer=scorer)
+    options = {**raw, "shares": None, option: str(path if option == "policy_file" else tmp_path)}
+    with pytest.raises(ConfigError, match=r"reads prompts, and the queries of a scenario have none.*shares=\["):
+        run_simulate(parse_settings(SimulateSettings, options), quiet=True)
+
+
+def run_once(raw, folder, monkeypatch, **changes):
+    """A command without pictures; its JSON."""
+    monkeypatch.setattr("experiments.simulate.draw_simulation", lambda report: {})
+    options = {**raw, "replications": 1, "output": str(folder / "out.json"), **changes}
+    run_simulate(parse_settings(SimulateSettings, options), quiet=True)
+    return json.loads((folder / "out.json").read_text())
+
+
+def mean_cost(groups):
+    known = [group for group in groups.values() if group["n"]]
+    return sum(g["n"] * g["cost_usd"]["value"] for g in known) / sum(g["n"] for g in known)
+
+
+def test_all_groups_pay_for_the_capacity(raw, tmp_path, no_kernel, monkeypatch):
+    main = run_once(raw, tmp_path, monkeypatch)["loads"][0]
+    assert main["capacity_usd"] > 1e-4
+    for kind in ("slices", "tiers", "classes"):
+        assert mean_cost(main[kind]) == pytest.approx(main["policy"]["cost_usd"]["value"]), kind
+
+
+def test_batch_queries_pay_for_no_capacity(raw, tmp_path, no_kernel, monkeypatch):
+    scenario = {**raw["scenario"], "slices": {k: dict(s) for k, s in raw["scenario"]["slices"].items()}}
+    batch = sorted(scenario["slices"])[0]
+    scenario["slices"][batch]["batch"] = True
+    found = run_once(raw, tmp_path, monkeypatch, scenario=scenario)
+    main, slices = found["loads"][0], found["loads"][0]["slices"]
+    cost = {name: group["cost_usd"]["value"] for name, group in main["classes"].items()}
+    interactive = {name: group for name, group in slices.items() if name != batch}
+    assert mean_cost(interactive) == pytest.approx(cost["interactive"])
+    assert slices[batch]["cost_usd"]["value"] == pytest.approx(cost["batch"])
+    low, high = sorted(cost.values())
+    assert low < main["policy"]["cost_usd"]["value"] < high
+    share = (cost["interactive"] - main["policy"]["cost_usd"]["value"]) / (cost["interactive"] - cost["batch"])
+    free = run_once(raw, tmp_path, monkeypatch, scenario=without_capacity(scenario))
+    for name in TIERS:  # a single tier has its batch queries too, so that it compares with the policy
+        paid = found["tiers"][name]["cost_usd"] - free["tiers"][name]["cost_usd"]
+        assert paid == pytest.approx(main["capacity_usd"])
+    assert share == pytest.approx(slices[batch]["n"] / 500)
+
+
+def without_capacity(scenario):
+    traffic = json.loads(json.dumps(scenario["traffic"]))
+    del traffic["stations"]["reasoning"]["slot_usd_per_hour"]
+    return {**scenario, "traffic": traffic}
+
+
+def test_where_requests_fail_the_zero_router_is_simulated(raw, tmp_path, no_kernel, monkeypatch):
+    asked = []
+
+    def zero(table, world, loaded, tier, rng):
+        asked.append((world.load, table.n_queries))
+        rows = np.arange(table.n_queries)
+        assert loaded.quality[rows, tier].mean() < table.quality[rows, tier].mean()
+        return ZeroUnderLoad(quality=0.125, difference=None, latency_p95_s=1.0)
+
+    monkeypatch.setattr("experiments.simulate_run.zero_under_load", zero)
+    found = run_once(raw, tmp_path, monkeypatch, load=[0.5, 1], replications=3)
+    assert found["zero_router_quality_at_cost"] == 0.125 and asked == [(1.0, 500)]
+    monkeypatch.setattr("experiments.simulate_run._MOST_MIXED", 10)
+    assert run_once(raw, tmp_path, monkeypatch)["zero_router_quality_at_cost"] is None
+    assert "The Zero router is not simulated" in (tmp_path / "out.html").read_text()
+    calm = {key: value for key, value in raw["scenario"]["traffic"].items() if key not in {"tiers", "outages"}}
+    calm = {**raw["scenario"], "traffic": calm}
+    assert run_once(raw, tmp_path, monkeypatch, scenario=calm)["zero_router_quality_at_cost"] > 0.5
+    assert len(asked) == 1
+
+
+def partly_checked(world, table, tier, *, per_request=False) -> Journeys:
+    """As `undisturbed`; every fourth check never came."""
+    found = undisturbed(world, table, tier, per_request=per_request)
+    checked = np.ones(found.served.shape, dtype=np.bool_)
+    checked[:, ::4] = ~np.array([rule.second_async for rule in world.rules])[np.maximum(found.served[:, ::4], 0)]
+    return dataclasses.replace(found, checked=checked)
+
+
+def test_checks_and_fidelity_are_reported(raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("simulators.simulate.simulate", partly_checked)
+    with initialize_config_module("conf", version_base="1.3"):
+        composed = compose(config_name="simulate", overrides=["scenario=dual_lane"])
+        lanes = OmegaConf.to_container(composed, resolve=True)["scenario"]
+    arms = ("action-now", "action-verified", "reasoning-raw", "reasoning-formatted")
+    found = run_once(raw, tmp_path, monkeypatch, scenario=lanes, shares=[0.0, 0.5, 0.0, 0.5], n_queries=2_000)
+    main = found["loads"][0]
+    assert set(found["tiers"]) == set(arms)
+    assert found["tiers"]["reasoning-raw"]["expected_success"] == {"format": 0.5, "tools": 0.775}
+    assert found["tiers"]["reasoning-formatted"]["expected_success"] == {"format": 1.0, "tools": 0.775}
+    assert main["tiers"]["action-verified"]["checked_share"] == pytest.approx(0.75, abs=0.05)
+    assert 0 < main["tiers"]["action-verified"]["corrected_share"] < 0.75
+    assert "checked_share" not in main["tiers"]["reasoning-formatted"]
+    assert main["expected_success"]["format"] == 1.0 and 0.775 < main["expected_success"]["tools"] < 0.912
+    options = {**raw, "scenario": lanes, "shares": [0.0, 0.5, 0.0, 0.5], "replications": 1}
+    options["output"] = str(tmp_path / "out.json")
+    show_simulate(run_simulate(parse_settings(SimulateSettings, options), quiet=True))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "checks and fidelity at load 1" in out and "Never checked, and so not corrected" in out
+    assert "Checks and fidelity, at load 1" in (tmp_path / "out.html").read_text()
+
+
+def test_scenarios_without_them_say_nothing_of_checks_and_fidelity(simulated, capsys):
+    folder, result = simulated
+    show_simulate(result)
+    assert "fidelity" not in capsys.readouterr().out and "fidelity" not in (folder / "out.html").read_text()
+    assert result["loads"][0]["expected_success"] == {} and "expected_success" not in result["tiers"]["fast"]
+
+
+def test_a_trace_is_found_beside_the_scenario_file(raw, tmp_path, monkeypatch):
+    """From another working directory."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "trace.csv").write_text("arrival_s\n" + "".join(f"{i}.5\n" for i in range(600)))
+    arrivals = {"kind": "trace", "path": "trace.csv", "repeat": True}
+    own = {**raw["scenario"], "traffic": {**raw["scenario"]["traffic"], "arrivals": arrivals}}
+    (there / "own.yaml").write_text(yaml.safe_dump(own))
+    monkeypatch.setattr("simulators.simulate.simulate", undisturbed)
+    monkeypatch.setattr("experiments.simulate.draw_simulation", lambda report: {})
+    options = ("n_queries=500", "replications=1", "--json")
+    code, out, err = run_cli("simulate", "scenario=../there/own.yaml", SHARES, *options, cwd=here)
+    assert code == 0, err
+    assert json.loads(out)["loads"][0]["requests"] == 540
 
 
 @pytest.mark.slow

@@ -307,7 +307,7 @@ def test_the_zero_router_fails_as_the_policy_does():
 
 
 def test_the_zero_router_is_no_worse_than_a_cheap_tier_that_does_not_fail():
-    """The dearer tier always fails: neither cost nor quality rises towards it; mixing at random stays with the other."""
+    """The dearer tier always fails: neither cost nor quality rises towards it; mixing stays with the other."""
     table = make_table(rng(), n=500, k=2)
     stations = (Station(name="a"), Station(name="b", error_rate=1.0, error_rate_busy=1.0))
     world = failing_world(table, stations=stations)

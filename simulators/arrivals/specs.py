@@ -18,7 +18,7 @@ from simulators.spec import Name, Spec, one_line
 Rate = Annotated[float, Field(gt=0, le=1e7)]
 Cv = Annotated[float, Field(ge=1e-3, le=1e4)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
-Instant = Annotated[float, Field(ge=0, le=1e9)]
+Instant = Annotated[float, Field(ge=0, le=1e10)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e7)]
 Family: TypeAlias = Literal["gamma", "weibull"]

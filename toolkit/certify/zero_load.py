@@ -100,7 +100,7 @@ def _mixtures(k: int) -> list[FloatArray]:
 
 
 def _at_cost(mixing: _Mixing, k: int, cost_usd: float) -> _Mixed:
-    """The hull of the simulated mixtures at this cost, and the latency of the mixture with those shares of the tiers."""
+    """The hull of the simulated mixtures at this cost, and the latency of the mixture with the same shares."""
     shares = _mixtures(k)
     mixed = [mixing.of(share) for share in shares]
     hull = zero_router(np.array([m.cost_usd for m in mixed]), np.array([m.quality.mean() for m in mixed]))

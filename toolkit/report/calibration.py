@@ -61,7 +61,7 @@ class CalibrationReport:
         slices: One mapping per tier and slice: quality `recorded` with `se`, `fitted`, `without_shift`, `shift_z`.
         critical_z: What a cell's distance had to exceed for a shift.
         distances: By group, such as `output tokens`.
-        latency_file: Model -> `n`, `failed`, `unusable`, `error_rate`, `concurrency`.
+        latency_file: Model -> `n`, `failed`, `rate_limited`, `unusable`, `error_rate`, `concurrency`.
         trace: What the trace looks like; empty without one.
         lognormal: Whether token lengths are lognormal.
         notes: Sentences on how the data was read.
@@ -92,12 +92,13 @@ def calibration_sentences(report: CalibrationReport) -> list[str]:
             worst = max(bad, key=_largest_error)
             hint = " lengths=histogram draws them as recorded." if report.lognormal and group.endswith("tokens") else ""
             some = ", ".join(d.name for d in bad[:6]) + (f" and {len(bad) - 6} more" if len(bad) > 6 else "")
+            ks = "one value fitted" if worst.degenerate else f"KS distance {worst.ks:.2f}"
             sentences.append(
                 f"Bad fit of the {group} ({len(bad)} of {len(rows)}): {some}; at worst {worst.name} with "
-                f"{_errors(worst)} (KS distance {worst.ks:.2f}).{hint}"
+                f"{_errors(worst)} ({ks}).{hint}"
             )
         else:
-            sentences.append(f"No bad fit of the {group}: KS distance at most {max(d.ks for d in rows):.3f}.")
+            sentences.append(f"No bad fit of the {group}: {_how_close(rows)}.")
     if report.assumptions:
         sentences.append(f"Assumptions, listed below and in the YAML: {len(report.assumptions)}.")
     return sentences
@@ -120,6 +121,16 @@ def _shift_sentence(report: CalibrationReport) -> str:
         return f"{means} by capability minus difficulty alone; no cell stands out by {report.critical_z:.1f} s.e."
     cells = ", ".join(f"{row['tier']} on {row['slice']}" for row in shifted)
     return f"{means}; {len(shifted)} stood out by more than {report.critical_z:.1f} s.e. and got a shift: {cells}."
+
+
+def _how_close(rows: Sequence[Distance]) -> str:
+    """The largest KS distance; of laws of one value, which have none to speak of, the largest error of the mean."""
+    parts = []
+    if spread := [d.ks for d in rows if not d.degenerate]:
+        parts.append(f"KS distance at most {max(spread):.3f}")
+    if single := [abs(d.errors["mean"]) for d in rows if d.degenerate]:
+        parts.append(f"fitted by one value, whose mean is off by at most {percent(max(single))}")
+    return "; ".join(parts)
 
 
 def _largest_error(distance: Distance) -> float:
@@ -146,8 +157,8 @@ def distance_dict(distance: Distance) -> dict[str, Any]:
         "recorded": dict(distance.recorded_figures),
         "fitted": dict(distance.fitted_figures),
         "relative_error": distance.errors,
-        "ks": distance.ks,
-        "ks_p": distance.p,
+        "ks": None if distance.degenerate else distance.ks,
+        "ks_p": None if distance.degenerate else distance.p,
         "wasserstein_relative": distance.wasserstein,
         "bad": distance.bad,
     }
@@ -248,8 +259,8 @@ def _distance_row(distance: Distance) -> Row:
         *pairs,
         _error_cell(distance.errors["mean"]),
         _error_cell(distance.errors["p95"]),
-        f"{distance.ks:.3f}",
-        f"{distance.p:.1g}",
+        UNKNOWN if distance.degenerate else f"{distance.ks:.3f}",
+        UNKNOWN if distance.degenerate else f"{distance.p:.1g}",
         f"{distance.wasserstein:.3f}",
         _verdict(distance),
     ]
@@ -274,13 +285,15 @@ def _latency_section(report: CalibrationReport) -> list[str]:
             f"{row['n']:,}",
             str(row["failed"]),
             percent(row["error_rate"]),
+            str(row["rate_limited"]),
             str(row["unusable"]),
             UNKNOWN if row["concurrency"] is None else f"{row['concurrency']:.3g}",
         ]
         for tier, row in report.latency_file.items()
     ]
-    head = ("tier", "measured", "failed", "error rate", "times unusable", "mean concurrency")
+    head = ("tier", "measured", "failed", "error rate", "rate limited", "times unusable", "mean concurrency")
     how = "Failed requests are in no time; their share is the error rate of the tier's station where there is traffic."
+    how += " Rate limited ones (429) are in neither."
     return ["<h2>The latency file</h2>", table_html(head, rows), f'<p class="soft">{escaped(how)}</p>']
 
 

@@ -264,6 +264,8 @@ def counted(n: int, noun: str) -> str:
 def _latency(evidence: Evidence) -> list[str]:
     if "p95" not in evidence.latency_s:
         return []
+    if not math.isfinite(evidence.latency_s["p95"]):
+        return ["No request was answered."]
     others = [
         f"{_seconds(float(evidence.tier_latency_p95_s[evidence.tiers.index(tier)]))} for {name}"
         for tier, name in _rivals(evidence).items()

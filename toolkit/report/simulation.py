@@ -48,6 +48,19 @@ class StationFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checks:
+    """What became of the checks of a tier's answers, as shares of the interactive requests that it answered.
+
+    Attributes:
+        done: Checked afterwards.
+        corrected: Made better by it.
+    """
+
+    done: float
+    corrected: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadFigures:
     """All figures at one load.
 
@@ -61,7 +74,10 @@ class LoadFigures:
         sent, served: Tier -> share of the requests that it was asked first, and that it answered.
         stations: J.
         ends: How requests ended -> share.
-        capacity_usd: Fixed price of the capacity per query; contained in the `cost_usd` of `overall` and `interactive`.
+        capacity_usd: Fixed price of the capacity per query, batch queries counted, who pay none of it; contained in
+            every `cost_usd` but theirs.
+        checks: Tier -> the checks of its answers, where they are checked afterwards.
+        success: Need -> share of the answers that need it and are expected to get it right, whoever gave them.
     """
 
     load: float
@@ -76,6 +92,8 @@ class LoadFigures:
     stations: tuple[StationFigures, ...]
     ends: Mapping[str, float]
     capacity_usd: float
+    checks: Mapping[str, Checks]
+    success: Mapping[str, float]
 
     @property
     def undisturbed(self) -> bool:
@@ -131,6 +149,7 @@ class SimulationReport:
         seconds: What the simulation took.
         loads: By rising load.
         timeline: At the load nearest 1.
+        success: Need -> tier -> probability that an answer gets it right, as the scenario states it.
         notes: Sentences.
     """
 
@@ -147,6 +166,7 @@ class SimulationReport:
     seconds: float
     loads: tuple[LoadFigures, ...]
     timeline: Timeline
+    success: Mapping[str, Mapping[str, float]]
     notes: tuple[str, ...]
 
     @property

@@ -18,6 +18,7 @@ from toolkit.report.simulation_figures import (
     utilisation_figure,
 )
 from toolkit.report.simulation_sentences import (
+    fidelity_rows,
     group_rows,
     load_rows,
     seconds,
@@ -30,7 +31,8 @@ _READING = (
     "Latency runs from a request's arrival to its whole answer, time to first token to the first visible one; both "
     "are those of answered requests, waits, retries and fallbacks included. A failed request has quality 0 and misses "
     "the limit.",
-    "Cost is what all attempts were billed, with second stages, the router and the capacity that is paid by the hour.",
+    "Cost is what all attempts were billed, with second stages, the router and the capacity that is paid by the hour, "
+    "in equal parts over the interactive requests.",
     "A request belongs to the tier it was sent to first. Batch queries wait for nothing and take no part in latencies; "
     "their own row counts the hours they lie at the provider.",
     "Waits depend on the waits before them, so no interval here treats requests as independent.",
@@ -63,6 +65,7 @@ def render_simulation(report: SimulationReport, pictures: Mapping[str, bytes]) -
     title = f"{report.scenario} under load"
     lead = f"{report.policy}. {report.replications} replications of {seconds(report.duration_s)} of traffic."
     slices = group_rows(main.by_slice, report.slo_s, "slice")
+    fidelity = fidelity_rows(report)
     classes = group_rows(main.by_class, report.slo_s, "class")
     body = [
         f"<h1>{escaped(title)}</h1>",
@@ -80,6 +83,7 @@ def render_simulation(report: SimulationReport, pictures: Mapping[str, bytes]) -
         _table(*station_rows(report)),
         f"<h2>Tiers, at load {main.load:g}</h2>",
         _table(*tier_rows(report)),
+        *([f"<h2>Checks and fidelity, at load {main.load:g}</h2>", _table(*fidelity)] if fidelity[1] else []),
         f"<h2>Slices, at load {main.load:g}</h2>",
         _table(*slices),
         *([f"<h2>Classes, at load {main.load:g}</h2>", _table(*classes)] if len(main.by_class) > 1 else []),

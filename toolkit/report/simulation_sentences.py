@@ -133,6 +133,24 @@ def station_rows(report: SimulationReport) -> tuple[tuple[str, ...], list[tuple[
     return header, rows
 
 
+def fidelity_rows(report: SimulationReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows, by the tier that answered, at the load nearest 1; no rows where the scenario has none of it."""
+    main = report.main
+    checked = ("checked afterwards", "made better by it") if any(found.checks for found in report.loads) else ()
+    header = ("answered by", *checked, *(f"{need} right, expected" for need in report.success))
+    if len(header) == 1:
+        return header, []
+    rows = []
+    for name in report.tiers:
+        checks = main.checks.get(name)
+        done = (UNKNOWN, UNKNOWN) if checks is None else (_share(checks.done), _share(checks.corrected))
+        rows.append((name, *done[: len(checked)], *(_share(of_tier[name]) for of_tier in report.success.values())))
+    if report.success:
+        everywhere = (_share(main.success[need]) for need in report.success)
+        rows.append(("all answers that need it", *(UNKNOWN for _ in checked), *everywhere))
+    return header, rows
+
+
 def simulation_sentences(report: SimulationReport) -> list[str]:
     """What a reader should take away; what keeps the figures from meaning what they seem to comes first."""
     return [
@@ -140,6 +158,7 @@ def simulation_sentences(report: SimulationReport) -> list[str]:
         _headline(report, report.main),
         *_growth(report),
         *_failures(report),
+        *_unchecked(report),
         *_capacity(report),
         _intervals(report),
         *_missing(report),
@@ -218,6 +237,17 @@ _REASONS = {
     "error": "an answer that is an error",
     "router": "an outage of the router",
 }
+
+
+def _unchecked(report: SimulationReport) -> list[str]:
+    """Checks that never came."""
+    said = [
+        f"{_share(1.0 - checks.done)} of the answers of {name} at load {found.load:g}"
+        for found in report.loads
+        for name, checks in found.checks.items()
+        if 1.0 - checks.done >= _WORTH_SAYING
+    ]
+    return [f"Never checked, and so not corrected: {', '.join(said)}."] if said else []
 
 
 def _capacity(report: SimulationReport) -> list[str]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from simulators.errors import ConfigError, InputDataError
 from simulators.queueing import mean_wait, poisson_arrivals, probability_of_wait, waiting_times
 from simulators.world import World
+from toolkit.evaluation.approximation import approximate_latency
 from toolkit.evaluation.constraints import parse_constraints
 from toolkit.evaluation.contention import (
     ContendedEstimator,
-    approximate_latency,
     make_queue_world,
     run,
 )

@@ -17,11 +17,11 @@ from simulators.simulate import simulate
 from simulators.traffic import make_world, parse_traffic
 from simulators.world import ERROR, ROUTER, Station, TierRule, World
 from toolkit.certify.zero_load import zero_under_load
+from toolkit.evaluation.approximation import approximate_latency
 from toolkit.evaluation.constraints import parse_constraints
 from toolkit.evaluation.contention import (
     ContendedEstimator,
     PerQuery,
-    approximate_latency,
     make_queue_world,
     only_waits,
     run,

@@ -13,8 +13,9 @@ import numpy as np
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.world import World
+from toolkit.evaluation.approximation import approximate_latency
 from toolkit.evaluation.constraints import Constraint, slack_matrix
-from toolkit.evaluation.contention import ContendedEstimator, approximate_latency, only_waits
+from toolkit.evaluation.contention import ContendedEstimator, only_waits
 from toolkit.evaluation.estimators import Estimator, headline_metrics
 from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import Coverage

@@ -140,6 +140,7 @@ class TestAgainstSampling:
             assert found == pytest.approx(gained.mean(), abs=4.5 * gained.std() / np.sqrt(n))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("m", [2, 3])
 def test_equals_the_closed_form_of_botorch(m):

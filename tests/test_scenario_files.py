@@ -102,6 +102,7 @@ class TestEveryFile:
         assert sorted(line.split(" scenario=")[0] for line in head) == ["# routefront simulate", "# routefront tune"]
         assert all(f"scenario={name} " in line for line in head)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", SCENARIOS)
     def test_the_head_says_what_every_tier_alone_gives(self, name: str, made: dict[str, Made]) -> None:
         table = made[name][1]

@@ -281,7 +281,9 @@ def _explain(command: str, arguments: Arguments, message: str) -> str:
     name = found.group(1)
     groups = [word for word in arguments.overrides if word.split("=", 1)[0] in _GROUPS and "," not in word]
     with initialize_config_module("conf", version_base="1.3"):
-        names = [option for option in _leaves(compose(config_name=command, overrides=groups)) if option != name]
+        names = _leaves(compose(config_name=command, overrides=groups))
+    if name in names:
+        return f"{name} has other keys than those given; to replace it whole: '~{name}' '+{name}={{...}}'"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
     group, _, leaf = name.partition(".")

@@ -553,3 +553,12 @@ def test_hybrid_api_is_judged_without_load_unless_asked(tmp_path):
     assert done.exit_code == 0, done.stderr
     assert json.loads((tmp_path / "run" / "policy.json").read_text())["world"] is None
     assert not (tmp_path / "run" / "loads.json").exists()
+
+
+def test_another_kind_of_arrivals_replaces_the_old_one_whole(tmp_path):
+    swap = ("simulate", "scenario=peak_hours", "shares=[1,0,0]", "output=x.json")
+    code, _, err = run_cli(*swap, "scenario.traffic.arrivals={kind:trace,path:none.csv}", cwd=tmp_path)
+    assert code == 2 and "'~scenario.traffic.arrivals' '+scenario.traffic.arrivals={...}'" in err
+    new = ("~scenario.traffic.arrivals", "+scenario.traffic.arrivals={kind:trace,path:none.csv}")
+    code, _, err = run_cli(*swap, *new, cwd=tmp_path)
+    assert code == 2 and "none.csv" in err and len(err.strip().splitlines()) == 1

@@ -62,6 +62,7 @@ Policy
   space=eligibility                       thresholds and the threshold of the lane; needs lane=eligibility or both
   space=slice_thresholds space.slices=[a,b]   thresholds per slice, where the router knows the slice
   space=litellm                           LiteLLM's seven weights, token thresholds, override and boundaries together
+  world=traffic world.load=2              the scenario's traffic: waits, limits, failures (auto: if it says so)
   world=queue world.rate_per_s=2 'world.slots={TIER: 8}'   requests wait for slots: latency under load, simulated
 Goal
   objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS,

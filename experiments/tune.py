@@ -24,6 +24,7 @@ from experiments.run_folder import RunFolder, check_free, open_run
 from experiments.settings import TuneSettings
 from experiments.tracking import open_tracker
 from experiments.under_load import (
+    best_single,
     estimator_under_load,
     judged,
     metrics_under_load,
@@ -283,7 +284,7 @@ def _evidence(
         deployed.validate_scores.score,
         coverage=cover,
         constraints=constraints,
-        best_single=int(np.argmax(prepared.tune.quality.mean(axis=0))),
+        best_single=best_single(prepared.tune, prepared.problem.world),
         tier_latency_p95_s=single_tier_p95(prepared.validate, prepared.validate_world),
         contended=estimator_under_load(prepared.validate, prepared.validate_world, tier, cover),
         zero=zero_in_world(prepared.validate, prepared.validate_world, validate, tier),
@@ -307,6 +308,8 @@ def _search_notes(settings: TuneSettings, prepared: Prepared, result: SearchResu
         notes.append(f"Resumed: {result.n_replayed:,} evaluations were taken from the journal.")
     if settings.tracking.kind == "wandb":
         notes.append("W&B: the run is recorded in wandb/ of the run folder; wandb sync uploads an offline one.")
+    if settings.world.kind == "none" and settings.data.kind == "scenario" and (settings.scenario or {}).get("traffic"):
+        notes.append("This scenario has traffic, and these figures are without it: world=traffic simulates it.")
     if prepared.problem.world is not None:
         notes.append(world_note(settings, prepared.problem.world))
     everything = result.evaluation

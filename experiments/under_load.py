@@ -164,6 +164,13 @@ def single_tiers(table: OutcomeTable, world: World) -> OutcomeTable:
     )
 
 
+def best_single(table: OutcomeTable, world: World | None) -> int:
+    """Index of the single tier of highest quality, where requests fail under its own load."""
+    failing = world is not None and not contention.only_waits(world)
+    alone = single_tiers(table, world) if world is not None and failing else table
+    return int(np.argmax(alone.quality.mean(axis=0)))
+
+
 def single_tier_estimator(table: OutcomeTable, world: World) -> ContendedEstimator:
     """Figures of all traffic on each tier alone, one candidate per tier, over its requests."""
     every = np.repeat(np.arange(table.n_tiers, dtype=np.int8)[:, None], table.n_queries, axis=1)

@@ -10,7 +10,7 @@ from helpers import make_table, run_cli
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from experiments.under_load import metrics_under_load, single_tier_p95
+from experiments.under_load import best_single, metrics_under_load, single_tier_p95
 from simulators.errors import ConfigError
 from simulators.scenario import parse_scenario, sample_scenario, traffic_of
 from simulators.simulate import simulate
@@ -562,3 +562,12 @@ def test_another_kind_of_arrivals_replaces_the_old_one_whole(tmp_path):
     new = ("~scenario.traffic.arrivals", "+scenario.traffic.arrivals={kind:trace,path:none.csv}")
     code, _, err = run_cli(*swap, *new, cwd=tmp_path)
     assert code == 2 and "none.csv" in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_best_single_tier_is_the_best_under_its_own_load():
+    table = make_table(rng(), n=200, k=2)
+    better = int(np.argmax(table.quality.mean(axis=0)))
+    rates = [float(k == better) for k in range(2)]
+    fails = tuple(Station(name=t, error_rate=r, error_rate_busy=r) for t, r in zip("ab", rates, strict=True))
+    assert best_single(table, None) == better
+    assert best_single(table, failing_world(table, stations=fails)) == 1 - better

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from experiments.files import write_json
 from experiments.loading import required
 from experiments.search_bench import SEARCH_CASES, run_search_case
 from experiments.settings import BenchSettings
+from experiments.timing import median_seconds
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, OutcomeTable, QueryBatch
 from simulators.seeds import spawn_rng
@@ -88,9 +87,9 @@ def _run_case(name: str, case: _Case, runs: int, seed: int) -> list[dict[str, An
     n_vectors = len(params)
     n_peer = min(n_vectors, max(20, 20_000_000 // case.n_queries))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ours_s, found = _median_seconds(lambda: ours(n_vectors), runs)
+    ours_s, found = median_seconds(lambda: ours(n_vectors), runs)
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    peer_s, expected = _median_seconds(lambda: one_by_one(n_peer), runs)
+    peer_s, expected = median_seconds(lambda: one_by_one(n_peer), runs)
     error = float(np.abs(found[:n_peer] - expected).max())
     rate, peer_rate = n_vectors / ours_s, n_peer / peer_s
     label = f"{name} ({case.n_queries:,} x {case.n_tiers} x {case.n_slices} slices, {n_vectors:,} vectors)"
@@ -103,15 +102,6 @@ def _run_case(name: str, case: _Case, runs: int, seed: int) -> list[dict[str, An
     ]
     names = ("metric", "ours", "peer", "peer_value", "ratio")
     return [{"case": label, **dict(zip(names, row, strict=True)), "runs": runs} for row in rows]
-
-
-def _median_seconds(work: Callable[[], FloatArray], runs: int) -> tuple[float, FloatArray]:
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        found = work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)), found
 
 
 def _plain(table: OutcomeTable, score: FloatArray, thresholds: FloatArray) -> FloatArray:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.timing import median_seconds
 from simulators.events.arrays import Answers
 from simulators.journeys import Journeys
 from simulators.seeds import spawn_rng
@@ -34,14 +33,14 @@ def run_event_case(name: str, runs: int, seed: int) -> list[dict[str, Any]]:
     n_requests, n = EVENT_CASES[name]
     work = event_work(n_requests, n, seed)
     simulate_events(*event_work(100, 2, seed))  # compiled or loaded
-    ours_s, found = _seconds(lambda: simulate_events(*work), max(runs, 3))
+    ours_s, found = median_seconds(lambda: simulate_events(*work), max(runs, 3))
     rate = n_requests * n / ours_s / 1e6
     case = f"{name} ({n_requests:,} requests, {n} candidates, {_described(work[0], found)})"
     rows = []
     for peer, simulate in (("SimPy", simulate_simpy), ("plain Python", simulate_plainly)):
         size = _PEER_REQUESTS[peer]
         world, answers, tier = _first(work, size)
-        peer_s, expected = _seconds(partial(simulate, world, answers, tier[0]), 1)
+        peer_s, expected = median_seconds(partial(simulate, world, answers, tier[0]), 1)
         label, peer_rate = f"{peer}, 1 x {size:,}, 1 run", size / peer_s / 1e6
         differ = _differ(simulate_events(world, answers, tier), expected)
         rows += [
@@ -114,13 +113,3 @@ def _described(world: World, found: Journeys) -> str:
 def _differ(ours: Journeys, peer: Journeys) -> int:
     same = np.isclose(ours.e2e_s, peer.e2e_s, rtol=0.0, atol=1e-6) & (ours.served == peer.served)
     return int((~same).sum())
-
-
-def _seconds(work: Callable[[], Journeys], runs: int) -> tuple[float, Journeys]:
-    """Median seconds, and what the last run found."""
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        found = work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)), found

@@ -46,7 +46,8 @@ def _at_load(at: FrontAtLoad, bounded: bool) -> str:
 
 def _seconds(columns: dict[str, float], bounded: bool) -> str:
     value = columns.get(_TIME, math.nan)
-    shown = f"p95 {value:.3g} s" if math.isfinite(value) else "p95 unknown"
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    shown = f"p95 {number} s" if math.isfinite(value) else "p95 unknown"
     return f" ({shown})" if bounded else f" {shown}"
 
 

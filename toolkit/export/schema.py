@@ -13,6 +13,7 @@ from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray, OutcomeTable
 from toolkit.policies.base import Policy
 from toolkit.policies.lanes import Lanes
+from toolkit.policies.target import TargetPolicy
 from toolkit.policies.thresholds import ThresholdPolicy
 from toolkit.policies.utility import UtilityPolicy
 from toolkit.scorers.overhead import RouterOverhead
@@ -58,6 +59,8 @@ class PolicyFile(BaseModel):
         world: Contention that latencies were tuned under (rate, slots), or null: nobody waited.
         router: Time and money of the router itself, contained in every figure of the policy, or null: none stated.
         utility: `lambda` and `b_1 ... b_{K-1}` for `utility`, else null.
+        target: `tau`, the quality that is requested of the trained policy, for `target`, else null; the trained policy
+            itself is in the run's `scorer` folder.
         lanes: Fallbacks.
         scorer: What the scorer described; its files are in the run's `scorer` folder.
         objectives: Metrics that were optimised.
@@ -72,7 +75,7 @@ class PolicyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    policy: Literal["thresholds", "utility"]
+    policy: Literal["thresholds", "utility", "target"]
     tiers: Annotated[list[str], Field(min_length=2)]
     thresholds: list[float] | None
     slice_thresholds: dict[str, list[float]] | None = None
@@ -80,6 +83,7 @@ class PolicyFile(BaseModel):
     world: dict[str, object] | None = None
     router: RouterOverhead | None = None
     utility: dict[str, float] | None
+    target: dict[str, float] | None = None
     lanes: LanesFile
     scorer: dict[str, object]
     objectives: list[str]
@@ -100,6 +104,9 @@ class PolicyFile(BaseModel):
             for name, own in (self.slice_thresholds or {}).items():
                 if len(own) != expected or not np.isfinite(own).all() or sorted(own) != own:
                     raise ValueError(f"slice_thresholds[{name}] must be {expected} finite numbers that never decrease")
+        elif self.policy == "target":
+            if self.target is None or set(self.target) != {"tau"} or not 0 <= self.target["tau"] <= 1:
+                raise ValueError(f"target must hold tau in [0, 1]; got {self.target}")
         elif self.utility is None or set(self.utility) != set(UtilityPolicy().parameter_names(len(self.tiers))):
             raise ValueError(f"utility must hold lambda and {expected} offsets; got {self.utility}")
         elif not np.isfinite(list(self.utility.values())).all() or self.utility["lambda"] < 0:
@@ -115,6 +122,8 @@ class PolicyFile(BaseModel):
     @property
     def family(self) -> Policy:
         """The policy family."""
+        if self.policy == "target":
+            return TargetPolicy()
         return ThresholdPolicy() if self.policy == "thresholds" else UtilityPolicy()
 
     def behind_router(self, table: OutcomeTable) -> OutcomeTable:
@@ -129,8 +138,9 @@ class PolicyFile(BaseModel):
     def params(self) -> FloatArray:
         """`p` parameters in the family's order."""
         values = self.thresholds or []
-        if self.utility is not None:
-            values = [self.utility[name] for name in self.family.parameter_names(len(self.tiers))]
+        named = self.target if self.policy == "target" else self.utility
+        if named is not None:
+            values = [named[name] for name in self.family.parameter_names(len(self.tiers))]
         return np.array(values, dtype=np.float64)
 
     def runtime_lanes(self) -> Lanes:

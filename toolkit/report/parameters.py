@@ -28,6 +28,8 @@ def meaning(record: RunRecord, name: str) -> str:
         return _eligibility(record)
     if name == "low_confidence_tier":
         return f"Queries of low confidence go to {record.evidence.tiers[round(record.params[name])]}."
+    if name == "tau":
+        return "The quality that is requested of the trained policy; what it then gives is in the figures."
     if record.policy == "utility":
         return _utility(record, name)
     return _OTHERS.get(name, "Weight of this signal in LiteLLM's score.")

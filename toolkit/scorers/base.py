@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, QueryBatch, split_by_prompt
 
@@ -26,6 +27,8 @@ class ScoreTable:
         quality: `N x K` predicted quality, or None where the scorer predicts none.
         cost_usd: `N x K` predicted billed cost, or None where the scorer predicts none.
         eligibility: `N` in [0, 1], probability that one named tier answers meaningfully better, or None without a head.
+        levels: `N x T` tier of each query for each of T requested qualities, or None without a trained policy.
+        level_targets: `T` requested qualities, ascending; the same for all queries.
     """
 
     score: FloatArray
@@ -33,6 +36,8 @@ class ScoreTable:
     quality: FloatArray | None = None
     cost_usd: FloatArray | None = None
     eligibility: FloatArray | None = None
+    levels: NDArray[np.int8] | None = None
+    level_targets: FloatArray | None = None
 
     def take(self, rows: IntArray) -> ScoreTable:
         """The scores at `rows`, in that order."""
@@ -42,6 +47,8 @@ class ScoreTable:
             quality=None if self.quality is None else self.quality[rows],
             cost_usd=None if self.cost_usd is None else self.cost_usd[rows],
             eligibility=None if self.eligibility is None else self.eligibility[rows],
+            levels=None if self.levels is None else self.levels[rows],
+            level_targets=self.level_targets,
         )
 
 
@@ -108,10 +115,13 @@ def _concatenate(pieces: list[ScoreTable]) -> ScoreTable:
         known = [part for part in parts if part is not None]
         return np.concatenate(known) if known else None
 
+    targets = [piece.level_targets for piece in pieces if piece.level_targets is not None]
     return ScoreTable(
         score=np.concatenate([piece.score for piece in pieces]),
         confidence=join([piece.confidence for piece in pieces]),
         quality=join([piece.quality for piece in pieces]),
         cost_usd=join([piece.cost_usd for piece in pieces]),
         eligibility=join([piece.eligibility for piece in pieces]),
+        levels=np.concatenate([piece.levels for piece in pieces if piece.levels is not None]) if targets else None,
+        level_targets=targets[0] if targets else None,
     )

@@ -16,6 +16,7 @@ from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.evaluation.contention import MOST_SIMULATED, only_waits
 from toolkit.evaluation.metrics import QUANTILES
+from toolkit.families.target import TargetFamily
 from toolkit.families.thresholds import ThresholdFamily
 from toolkit.families.utility import UtilityFamily
 from toolkit.problem import Evaluation, RoutingProblem
@@ -59,6 +60,11 @@ class ExactController:
             self._candidates = self._lambda_path(problem, family, boundaries)
         elif isinstance(family, ThresholdFamily):
             self._candidates = self._threshold_vectors(problem, family, boundaries)
+        elif isinstance(family, TargetFamily):
+            self._candidates = family.targets
+            self._exactness = (
+                f"all {len(family.targets)} requested qualities of the trained policy were evaluated exactly"
+            )
         else:
             raise ConfigError(f"space={family.kind} is too large to enumerate; use controller=mobo")
         work = 0.0 if problem.world is None else float(len(self._candidates)) * problem.world.n_requests

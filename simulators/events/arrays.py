@@ -220,7 +220,9 @@ def more_places(under: Under) -> Under:
     """The same with room for twice as many jobs."""
 
     def doubled(values: Records) -> Records:
-        return np.concatenate([values, np.zeros_like(values)], axis=1)
+        grown = np.zeros((len(values), 2 * values.shape[1]), dtype=values.dtype)  # pages are made when first used
+        grown[:, : values.shape[1]] = values
+        return grown
 
     return under._replace(jobs=doubled(under.jobs), events=doubled(under.events))
 

@@ -13,6 +13,7 @@ from simulators.contention.inputs import available_cores, side_by_side
 from simulators.errors import ConfigError
 from simulators.events.arrays import (
     Answers,
+    Results,
     more_places,
     no_results,
     nothing_under_way,
@@ -70,6 +71,16 @@ class EventSimulator:
     def n(self) -> int:
         """Candidates."""
         return len(self._tier)
+
+    @property
+    def tier(self) -> NDArray[np.int8]:
+        """`n x R` tiers that requests reached first, -1 of those that reached none or are still to come. Not copied."""
+        return self._tier
+
+    @property
+    def results(self) -> Results:
+        """What the kernel has filled in, not copied; entries of requests that are not over mean nothing yet."""
+        return self._results
 
     def requests_before(self, until_s: float) -> slice:
         """The requests that `advance(until_s, ...)` must be given tiers for."""

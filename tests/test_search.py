@@ -24,6 +24,7 @@ from toolkit.scorers.base import ScoreTable
 from toolkit.search.base import run_search
 from toolkit.search.exact import ExactController
 from toolkit.search.journal import Journal
+from toolkit.search.lagrangian import LagrangianController, LagrangianOptions
 from toolkit.search.mobo import MoboController, MoboOptions
 from toolkit.search.sobol import SobolController
 from toolkit.spaces import cube_from_fractions, fractions_from_cube
@@ -56,6 +57,12 @@ CONTROLLERS = {
         options=MoboOptions(model="gp"),
         design_rng=np.random.default_rng(1),
         rng=np.random.default_rng(2),
+    ),
+    "proteus": lambda problem: LagrangianController(
+        problem,
+        options=LagrangianOptions(rounds=8, steps=5),
+        targets=np.linspace(0.6, 0.8, 10),
+        rng=np.random.default_rng(3),
     ),
 }
 

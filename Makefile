@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS ?= dev,litellm,sweep,search,baselines,wandb
+EXTRAS ?= dev,litellm,sweep,search,baselines,wandb,rl
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .PHONY: help setup demo test test-fast check format bench clean

@@ -42,6 +42,7 @@ _DECIDES = {
     "thresholds",
     "slice_thresholds",
     "utility",
+    "target",
     "lanes",
     "scorer",
     "constraints",

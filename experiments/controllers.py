@@ -51,6 +51,6 @@ def controller_settings(name: str, options: dict[str, Any]) -> ControllerSetting
 def controller_label(settings: ControllerSettings) -> str:
     """The controller and every option that is not the default: `mobo model=gp q=4`."""
     defaults = controller_defaults(settings.kind)
-    options = settings.model_dump(exclude={"kind"})
+    options = settings.model_dump(exclude={"kind"}, by_alias=True, mode="json")
     changed = [f"{name}={value}" for name, value in options.items() if value != defaults.get(name)]
     return " ".join([settings.kind, *changed])

@@ -64,8 +64,9 @@ def _refuse_ignored(settings: DiagnoseSettings) -> None:
 
 def diagnostics_of(settings: TuneSettings, prepared: Prepared) -> Diagnostics:
     """Diagnostics of the score that a policy of this kind is tuned on; draws from a random stream of its own."""
+    kind = "utility" if settings.policy.kind == "target" else settings.policy.kind  # a trained policy has no one score
     family = policy_family(
-        settings.policy.kind, prepared.problem.family.scores, prepared.lanes, prepared.tune.n_tiers, offset_range=0.0
+        kind, prepared.problem.family.scores, prepared.lanes, prepared.tune.n_tiers, offset_range=0.0
     )
     return diagnose(
         prepared.tune,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
+from experiments.proteus import Training, proteus_controller, with_policy
+from experiments.rl_settings import PpoLagrangianSettings, ProteusSettings
 from experiments.router import make_strategy_scorer
 from experiments.router_settings import StrategyScorerSettings
 from experiments.settings import (
@@ -20,7 +23,7 @@ from experiments.settings import (
     TextScorerSettings,
     TuneSettings,
 )
-from simulators.errors import ConfigError
+from simulators.errors import ConfigError, MissingDependencyError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.pareto.axes import Axes
@@ -120,13 +123,19 @@ def _draw(data: ScenarioData, scenario: dict[str, object] | None, seed: int, tie
     return LoadedData(table=table, n_dropped=0, notes=())
 
 
-def make_scorer(settings: TuneSettings) -> Scorer:
-    """The scorer recipe; wrapped where the policy needs predicted quality and cost, or a lane an eligibility head."""
-    scorer = _calibrated(settings, _base_scorer(settings))
-    if settings.policy.kind == "utility" and not isinstance(settings.scorer, TextScorerSettings):
-        from toolkit.scorers.binned import BinnedScorer
+def make_scorer(settings: TuneSettings, table: OutcomeTable, training: Training | None = None) -> Scorer:
+    """The scorer recipe; wrapped where the policy needs predictions or training, or a lane an eligibility head.
 
-        scorer = BinnedScorer(base=scorer)
+    Args:
+        settings: The settings.
+        table: The tune split.
+        training: Where a training keeps its state, and whom it tells; or None.
+    """
+    scorer = _calibrated(settings, _base_scorer(settings))
+    if settings.policy.kind in {"utility", "target"}:
+        scorer = with_predictions(settings, scorer)
+    if settings.policy.kind == "target":
+        scorer = with_policy(settings, scorer, table, training)
     lane = settings.lane
     if not isinstance(lane, HeadSettings):
         return scorer
@@ -134,6 +143,20 @@ def make_scorer(settings: TuneSettings) -> Scorer:
 
     seed = int(spawn_rng(settings.seed, "eligibility").integers(2**31))
     return EligibilityScorer(base=scorer, tier=lane.tier, against=lane.against, margin=lane.margin, seed=seed)
+
+
+def quality_head(settings: TuneSettings) -> Scorer:
+    """The scorer that predicts quality and cost per tier, without lanes."""
+    return with_predictions(settings, _calibrated(settings, _base_scorer(settings)))
+
+
+def with_predictions(settings: TuneSettings, scorer: Scorer) -> Scorer:
+    """The scorer with predicted quality and cost per tier: its own, or means over bins of its score."""
+    if isinstance(settings.scorer, TextScorerSettings):
+        return scorer
+    from toolkit.scorers.binned import BinnedScorer
+
+    return BinnedScorer(base=scorer)
 
 
 def _calibrated(settings: TuneSettings, scorer: Scorer) -> Scorer:
@@ -232,8 +255,10 @@ def _tier(name: str | None, option: str, tiers: tuple[str, ...], default: int) -
     return tiers.index(name)
 
 
-def make_controller(settings: TuneSettings, problem: Problem, axes: Axes) -> Controller:
-    """The controller of the settings."""
+def make_controller(
+    settings: TuneSettings, problem: Problem, axes: Axes, training: Training | None = None
+) -> Controller:
+    """The controller of the settings; one that learns leaves its state in `training`."""
     chosen = settings.controller
     if isinstance(chosen, ExactSettings):
         from toolkit.search.exact import ExactController
@@ -241,7 +266,23 @@ def make_controller(settings: TuneSettings, problem: Problem, axes: Axes) -> Con
         if not isinstance(problem, RoutingProblem):
             raise ConfigError("controller=exact enumerates policies on a table; use controller=mobo here")
         return ExactController(problem, boundaries=chosen.boundaries, max_evaluations=chosen.max_evaluations)
+    if isinstance(chosen, ProteusSettings | PpoLagrangianSettings):
+        if not isinstance(problem, RoutingProblem):
+            raise ConfigError(f"controller={chosen.kind} learns on a table; use controller=mobo here")
+        if isinstance(chosen, ProteusSettings):
+            return proteus_controller(settings, problem)
+        return _window_controller(settings, problem, training)
     from toolkit.search.registry import make_searcher
 
     options = chosen.model_dump(exclude={"kind"})
     return make_searcher(chosen.kind, problem, axes=axes, budget=settings.budget, seed=settings.seed, **options)
+
+
+def _window_controller(settings: TuneSettings, problem: RoutingProblem, training: Training | None) -> Controller:
+    if importlib.util.find_spec("gymnasium") is None:
+        raise MissingDependencyError(
+            "controller=ppo_lagrangian needs gymnasium and torch: pip install 'routefront[rl]'"
+        )
+    from experiments.window_training import ppo_controller
+
+    return ppo_controller(settings, problem, training)

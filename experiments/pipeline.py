@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
 from experiments.loading import make_lanes, make_scorer, with_recall
+from experiments.proteus import Training, check_proteus
 from experiments.router import behind_router, overhead_of
 from experiments.settings import ConfidenceSpace, EligibilitySpace, PolicySpace, SliceSpace, TuneSettings
 from experiments.under_load import capacity_usd, world_on
@@ -68,12 +69,18 @@ class Prepared:
         return np.asarray(self.validate_family.assign(params[None, :])[0], dtype=np.int64)
 
 
-def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Constraint, ...]) -> Prepared:
+def prepare(
+    settings: TuneSettings,
+    table: OutcomeTable,
+    constraints: tuple[Constraint, ...],
+    training: Training | None = None,
+) -> Prepared:
     """Put the router's time and money into the table, split it, fit the scorer on tune and pose the problem.
 
     Raises:
         ConfigError: If the splits overlap or an option does not fit the data.
     """
+    check_proteus(settings)
     shares = {"tune": settings.split.tune, "validate": settings.split.validate_}
     if sum(shares.values()) > 1 + 1e-9:
         raise ConfigError(f"split.tune + split.validate must not exceed 1; got {sum(shares.values()):g}")
@@ -88,7 +95,7 @@ def prepare(settings: TuneSettings, table: OutcomeTable, constraints: tuple[Cons
     tune, validate = with_capacity(tune, worlds[0]), with_capacity(validate, worlds[1])
     objectives = tuple(parse_metric(name) for name in settings.objectives)
     _check_objectives(objectives)
-    recipe = make_scorer(settings)
+    recipe = make_scorer(settings, tune, training)
     lanes = make_lanes(settings, table.tiers)
     _check_lane(settings)
     scores = cross_fit(recipe, tune, folds=settings.folds, rng=spawn_rng(settings.seed, "folds"))

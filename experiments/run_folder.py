@@ -35,6 +35,8 @@ _PACKAGES = (
 )
 
 
+TRAINING = "training"
+"""Folder of a run that holds the state of an unfinished training."""
 _NO_INFLUENCE = {"out", "tracking", "margin", "power"}
 """Options that change what is told about a result, not the result."""
 
@@ -56,9 +58,10 @@ class RunFolder:
     info: dict[str, Any]
 
     def finish(self, status: str, **more: object) -> None:
-        """Rewrite `run.json` with a final status."""
+        """Rewrite `run.json` with a final status; what an unfinished training left is no longer needed."""
         self.info.update(status=status, finished=now(), **more)
         write_json(self.path / "run.json", self.info)
+        shutil.rmtree(self.path / TRAINING, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove what this session made, after bad input; a resumed run keeps everything."""
@@ -66,7 +69,8 @@ class RunFolder:
             return
         for name in ("run.json", "config.yaml", "evaluations.jsonl"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        for name in ("wandb", TRAINING):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         for folder in self.made:
             if any(folder.iterdir()):
                 return

@@ -110,7 +110,5 @@ def _changed(policy: PolicyFile, values: dict[str, float]) -> PolicyFile:
         tier = policy.tiers[round(values.pop("low_confidence_tier"))]
         floor = {"confidence_floor": values.pop("confidence_floor"), "low_confidence_tier": tier}
         update["lanes"] = policy.lanes.model_copy(update=floor)
-    update["thresholds" if policy.policy == "thresholds" else "utility"] = (
-        list(values.values()) if policy.policy == "thresholds" else values
-    )
+    update[policy.policy] = list(values.values()) if policy.policy == "thresholds" else values
     return policy.model_copy(update=update)

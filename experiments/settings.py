@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from experiments.lane_settings import LaneSettings
+from experiments.rl_settings import PpoLagrangianSettings, ProteusSettings
 from experiments.router_settings import RouterSettings, StrategyScorerSettings
 from experiments.tracking_settings import TrackingSettings
 from experiments.world_settings import WorldSettings
@@ -81,7 +82,7 @@ ScorerSettings = Annotated[
 class PolicySettings(_Settings):
     """Policy family and lanes; tiers by name, None for the documented default."""
 
-    kind: Literal["thresholds", "utility"]
+    kind: Literal["thresholds", "utility", "target"]
     confidence_floor: Annotated[float, Field(ge=0, le=1)] | None
     fallback_tier: str | None
     low_confidence_tier: str | None
@@ -133,7 +134,14 @@ class MoboSettings(_Settings):
 
 
 ControllerSettings = Annotated[
-    ExactSettings | SobolSettings | BaselineSettings | Nsga2Settings | MoboSettings, Field(discriminator="kind")
+    ExactSettings
+    | SobolSettings
+    | BaselineSettings
+    | Nsga2Settings
+    | MoboSettings
+    | ProteusSettings
+    | PpoLagrangianSettings,
+    Field(discriminator="kind"),
 ]
 
 
@@ -334,7 +342,8 @@ class BenchSettings(_Settings):
 
 _KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "utility", "none", "wandb"}
 _KINDS |= {"queue", "traffic", "auto"}
-_KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo"}
+_KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo", "proteus"}
+_KINDS |= {"ppo_lagrangian", "target"}
 _KINDS |= {"policy", "confidence", "slice_thresholds", "eligibility", "both", "strategy"}
 
 Model = TypeVar("Model", bound=BaseModel)

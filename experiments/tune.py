@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments import tune_output as output
+from experiments.after_search import after_search
 from experiments.certify import show_certificate
 from experiments.choice import Chosen, check_certifiable, choice_record, make_choice
 from experiments.console import busy, progress
@@ -17,10 +18,13 @@ from experiments.diagnose import diagnostics_file, diagnostics_of, gap_of
 from experiments.files import write_json, write_text
 from experiments.load_fronts import fronts_at_loads
 from experiments.loading import LoadedData, load_data, make_controller
+from experiments.per_query import train_in
 from experiments.pipeline import Deployed, Prepared, deploy, labels_before_search, prepare
+from experiments.proteus import Training
 from experiments.router import budgets_of
 from experiments.router_settings import StrategyScorerSettings
-from experiments.run_folder import RunFolder, check_free, open_run
+from experiments.run_folder import TRAINING, RunFolder, check_free, open_run
+from experiments.search_notes import search_notes
 from experiments.settings import TuneSettings
 from experiments.tracking import open_tracker
 from experiments.under_load import (
@@ -31,7 +35,6 @@ from experiments.under_load import (
     single_tier_p95,
     with_world,
     world_file,
-    world_note,
     zero_in_world,
 )
 from experiments.unseen import seen_file
@@ -54,8 +57,6 @@ from toolkit.search.base import SearchResult, run_search
 from toolkit.search.journal import Journal
 from toolkit.search.sensitivity import Tolerance, sensitivities
 from toolkit.tracking.base import NullTracker, Tracker
-
-_MOST_OUTSIDE = 0.25
 
 
 def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -82,8 +83,28 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     for name in settings.objectives:
         parse_metric(name)
     data = load_data(settings.data, settings.scenario, 0, with_repeats=True)
-    with busy("Scoring the tune split out-of-fold and fitting the scorer", quiet=quiet):
-        prepared = prepare(settings, data.table, constraints)
+    folder = open_run(out, raw, data.table.data_hash, settings.seed)
+    searched: list[bool] = []
+    try:
+        return _tune(settings, raw, folder, data, constraints, searched, quiet=quiet)
+    except RoutefrontError:
+        if not searched:  # later errors, such as a tracker's, must not cost the search
+            folder.discard()
+        raise
+
+
+def _tune(
+    settings: TuneSettings,
+    raw: dict[str, Any],
+    folder: RunFolder,
+    data: LoadedData,
+    constraints: tuple[Constraint, ...],
+    searched: list[bool],
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """The run in its folder; `searched` gets an entry once the search is done."""
+    prepared = _prepare(settings, data, constraints, folder, quiet=quiet)
     world = prepared.problem.world
     if settings.choose == CERTIFIED and world is not None and not only_waits(world):
         raise ConfigError(
@@ -93,36 +114,46 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     with busy("Judging the score", quiet=quiet):
         diagnostics = diagnostics_of(settings, prepared)
         labels = labels_before_search(settings, prepared)
-    controller = make_controller(settings, prepared.problem, prepared.axes)
+    controller = make_controller(settings, prepared.problem, prepared.axes, Training(folder=folder.path / TRAINING))
     if world is not None:
         with busy("Loading the queueing kernels (compiled at first use, once per machine)", quiet=quiet):
             prepared.problem.evaluate_params(prepared.problem.corners()[:1])
-    folder = open_run(out, raw, data.table.data_hash, settings.seed)
-    searched = False
-    try:
-        tracker = open_tracker(
-            settings.tracking,
-            config=raw,
-            out=folder.path,
-            controller=settings.controller.kind,
-            problem=problem_name(settings),
-            seed=settings.seed,
-            data_hash=data.table.data_hash,
+    tracker = open_tracker(
+        settings.tracking,
+        config=raw,
+        out=folder.path,
+        controller=settings.controller.kind,
+        problem=problem_name(settings),
+        seed=settings.seed,
+        data_hash=data.table.data_hash,
+    )
+    with tracker:
+        with progress(f"{controller.name} search", quiet=quiet) as update:
+            journal = Journal(folder.path / "evaluations.jsonl")
+            result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
+        chosen = make_choice(settings, prepared, result, constraints)
+        searched.append(True)
+        before = Beforehand(diagnostics=diagnostics, labels=labels)
+        learned = after_search(settings, prepared, controller, result, chosen, folder, quiet=quiet)
+        return _write_run(
+            settings, folder, data, prepared, before, result, chosen, constraints, tracker, learned, quiet=quiet
         )
-        with tracker:
-            with progress(f"{controller.name} search", quiet=quiet) as update:
-                journal = Journal(folder.path / "evaluations.jsonl")
-                result = run_search(prepared.problem, controller, journal, update, _Watch(prepared.axes, tracker))
-            chosen = make_choice(settings, prepared, result, constraints)
-            searched = True
-            before = Beforehand(diagnostics=diagnostics, labels=labels)
-            return _write_run(
-                settings, folder, data, prepared, before, result, chosen, constraints, tracker, quiet=quiet
-            )
-    except RoutefrontError:
-        if not searched:  # later errors, such as a tracker's, must not cost the search
-            folder.discard()
-        raise
+
+
+def _prepare(
+    settings: TuneSettings,
+    data: LoadedData,
+    constraints: tuple[Constraint, ...],
+    folder: RunFolder,
+    *,
+    quiet: bool,
+) -> Prepared:
+    """The split, scored; where the scorer trains a policy of its own, with progress and checkpoints in the folder."""
+    if settings.policy.kind != "target":
+        with busy("Scoring the tune split out-of-fold and fitting the scorer", quiet=quiet):
+            return prepare(settings, data.table, constraints)
+    with train_in(folder, quiet=quiet) as training:
+        return prepare(settings, data.table, constraints, training)
 
 
 def problem_name(settings: TuneSettings) -> str:
@@ -187,6 +218,7 @@ def _write_run(
     chosen: Chosen,
     constraints: tuple[Constraint, ...],
     tracker: Tracker,
+    learned: tuple[str, ...],
     *,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -202,7 +234,7 @@ def _write_run(
     }
     evidence = _evidence(settings, prepared, deployed, validate, tier, constraints)
     sensitivity = sensitivities(prepared.problem, params, Tolerance())
-    notes = (*data.notes, *_search_notes(settings, prepared, result))
+    notes = (*data.notes, *search_notes(settings, prepared, result), *learned)
     record = output.record(
         settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
@@ -292,37 +324,6 @@ def _evidence(
         target=target_of(deployed.scorer),
         router_budgets_s=budgets_of(prepared.router),
     )
-
-
-def _search_notes(settings: TuneSettings, prepared: Prepared, result: SearchResult) -> tuple[str, ...]:
-    """What a user should know about the search: that it was not needed, or what latencies mean."""
-    notes = []
-    if settings.controller.kind != "exact" and settings.space.kind == "policy" and settings.world.kind == "none":
-        free = settings.policy.kind == "thresholds" or settings.policy.offset_range == 0
-        if free:
-            notes.append(
-                "This problem can be enumerated, exactly and in about a second, with controller=exact: "
-                "a search is unnecessary here."
-            )
-    if result.n_replayed:
-        notes.append(f"Resumed: {result.n_replayed:,} evaluations were taken from the journal.")
-    if settings.tracking.kind == "wandb":
-        notes.append("W&B: the run is recorded in wandb/ of the run folder; wandb sync uploads an offline one.")
-    if settings.world.kind == "none" and settings.data.kind == "scenario" and (settings.scenario or {}).get("traffic"):
-        notes.append("This scenario has traffic, and these figures are without it: world=traffic simulates it.")
-    if prepared.problem.world is not None:
-        notes.append(world_note(settings, prepared.problem.world))
-    everything = result.evaluation
-    feasible = everything.Y[everything.feasible]
-    outside = (
-        float((prepared.axes.scale(feasible) < prepared.axes.reference).any(axis=1).mean()) if len(feasible) else 0
-    )
-    if settings.controller.kind != "exact" and outside > _MOST_OUTSIDE:
-        notes.append(
-            f"{outside:.0%} of the feasible evaluations lie beyond the reference point (the single tiers' range "
-            "without waits, and a margin): they add no hypervolume. If that region matters, widen it with axes.bounds."
-        )
-    return tuple(notes)
 
 
 def _track(

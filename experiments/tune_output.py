@@ -98,6 +98,7 @@ def policy_file(
         thresholds=list(found.values.values()) if found.policy == "thresholds" else None,
         slice_thresholds=found.slice_thresholds or None,
         utility=found.values if found.policy == "utility" else None,
+        target=found.values if found.policy == "target" else None,
         space=settings.space.kind,
         world=world_file(settings.world),
         router=prepared.router,

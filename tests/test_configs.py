@@ -14,6 +14,10 @@ from simulators.columns import read_columns
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SMALL = ("data.n_queries=400",)
+TINY_PPO = (
+    *("controller.iterations=2", "controller.traffics=1", "controller.copies=2", "controller.unseen=2"),
+    *("controller.validation_traffics=1", "controller.n_initial=4", "controller.window_s=1200"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,10 +55,23 @@ def test_every_scenario_runs_without_load(scenario, policy, controller, tmp_path
 
 
 def tunes(scenario, policy, controller, tmp_path, *more):
+    refused = {"target": "use controller=proteus"} if controller != "proteus" else {}
+    if controller == "ppo_lagrangian":
+        pytest.importorskip("gymnasium")
+        refused |= {"utility": "use policy=thresholds"}
+        more = (*more, "world=traffic", "world.loads=[]", "constraints.quality_floor=0.7", *TINY_PPO)
+    if policy in refused:
+        options = (f"policy={policy}", f"controller={controller}", *SMALL, *more, "out=run")
+        code, _, err = run_cli("tune", *options, cwd=tmp_path)
+        assert code == 2 and refused[policy] in err and not (tmp_path / "run").exists()
+        return
+    if controller == "proteus":
+        pytest.importorskip("torch")
+        more = (*more, "controller.levels=9", "controller.per_query.steps=40", "controller.search.rounds=4")
     package = {"nsga2": "pymoo", "tpe": "optuna", "parego": "botorch", "tutorial": "botorch"}.get(controller)
     if package is not None:
         pytest.importorskip(package)
-    budget = "budget=12" if package == "botorch" else "budget=40"
+    budget = "budget=12" if package == "botorch" or controller == "ppo_lagrangian" else "budget=40"
     options = (f"scenario={scenario}", f"policy={policy}", f"controller={controller}", budget, *SMALL, *more)
     code, _, err = run_cli("tune", *options, "out=run", cwd=tmp_path)
     assert code == 0, err

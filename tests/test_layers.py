@@ -16,16 +16,17 @@ LAYERS = [
     ["toolkit.evaluation"],
     ["toolkit.dimensions", "toolkit.spaces", "toolkit.families", "toolkit.problem", "toolkit.synthetic"],
     ["toolkit.pareto"],
-    ["toolkit.search"],
+    ["toolkit.search", "toolkit.baselines"],
     ["toolkit.certify"],
     ["toolkit.export"],
     ["toolkit.report", "toolkit.tracking"],
     ["experiments"],
 ]
 HEAVY = {
+    "simulators.envs": {"gymnasium"},
     "toolkit.search": {"torch", "botorch", "gpytorch", "pymoo", "optuna"},
     "toolkit.tracking": {"wandb"},
-}  # layers that may import these, inside functions only
+}  # layers that may import these; all but gymnasium inside functions only
 PACKAGES = ("simulators", "toolkit", "experiments")
 
 
@@ -72,6 +73,7 @@ def test_hydra_and_printing_stop_in_experiments(path):
         return
     roots = {module.split(".")[0] for module in imported_modules(path)}
     forbidden = {"hydra", "omegaconf", "wandb", "rich", "torch", "botorch", "gpytorch", "pymoo", "optuna"}
+    forbidden |= {"gymnasium", "stable_baselines3"}
     forbidden |= {"pickle", "joblib"}
     allowed = next((names for layer, names in HEAVY.items() if module_name(path).startswith(layer)), set())
     assert not roots & (forbidden - allowed)

@@ -44,6 +44,10 @@ def load_scorer(description: dict[str, object], folder: Path) -> FittedScorer:
             from toolkit.scorers.eligibility import FittedEligibilityScorer
 
             return FittedEligibilityScorer.load(folder, _load_base(description, folder))
+        if kind == "proteus":
+            from toolkit.scorers.proteus import FittedProteus
+
+            return FittedProteus.load(folder, _load_base(description, folder / "base"))
     except (OSError, KeyError, TypeError, json.JSONDecodeError, zipfile.BadZipFile, ValueError) as error:
         raise InputDataError(
             f"the scorer in {folder} is missing or damaged ({type(error).__name__}: {error})"

@@ -27,16 +27,19 @@ class Routed:
         tier: `n x N` tier that gave the answer; -1 where an answer is a mixture of tiers.
         quality: `n x N` in [0, 1].
         cost_usd: `n x N` billed, every tier that was asked included; all NaN where unknown.
+        mixture: `n x K` share of each tier in the answers where these are mixtures, or None: there are none.
     """
 
     tier: NDArray[np.int8]
     quality: FloatArray
     cost_usd: FloatArray
+    mixture: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if not self.tier.shape == self.quality.shape == self.cost_usd.shape or self.tier.ndim != 2:
             raise InputDataError(
-                f"expected n x N arrays of one shape; got {self.tier.shape}, {self.quality.shape}, {self.cost_usd.shape}"
+                "expected n x N arrays of one shape; got "
+                f"{self.tier.shape}, {self.quality.shape}, {self.cost_usd.shape}"
             )
 
     @property
@@ -48,6 +51,17 @@ class Routed:
     def mean_cost_usd(self) -> FloatArray:
         """`n`."""
         return np.asarray(self.cost_usd.mean(axis=1))
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether every answer has a known cost."""
+        return bool(np.isfinite(self.cost_usd).all())
+
+    def tier_shares(self, n_tiers: int) -> FloatArray:
+        """`n x K` share of the queries that each tier answered."""
+        if self.mixture is not None:
+            return self.mixture
+        return np.stack([(self.tier == k).mean(axis=1) for k in range(n_tiers)], axis=1)
 
 
 def look_up(table: OutcomeTable, tier: NDArray[np.int8]) -> Routed:
@@ -81,14 +95,19 @@ class Split:
 class RouterRun:
     """One method on one split.
 
+    Settings go from cheap to dear as far as the knob tells beforehand; where costs are unknown, that order stands in.
+
     Attributes:
         name: Of the method.
         knob: Name and unit of what the settings are values of.
         settings: `n` values of the knob.
         tune: What the settings do with the tune queries; out-of-fold where something was learned.
         held_out: What they do with the held-out queries.
-        uses_labels: Whether decisions look at the answers' true quality: a bound (oracle) or a judge (cascade), no router.
+        uses_labels: Whether decisions look at the answers' true quality: a bound (oracle) or a judge (cascade), no
+            router.
         seconds: Time to fit, folds included.
+        unreached: `n` share of the held-out queries whose request was beyond what the predictions allow, so that they
+            got the best that was left; None for methods that cannot tell.
     """
 
     name: str
@@ -98,3 +117,4 @@ class RouterRun:
     held_out: Routed
     uses_labels: bool = False
     seconds: float = 0.0
+    unreached: FloatArray | None = None

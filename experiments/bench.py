@@ -14,6 +14,7 @@ from experiments.contention_bench import CONTENTION_CASES, run_contention_case
 from experiments.event_bench import EVENT_CASES, run_event_case
 from experiments.files import write_json
 from experiments.loading import required
+from experiments.rl_bench import RL_CASES, run_rl_case
 from experiments.search_bench import SEARCH_CASES, run_search_case
 from experiments.settings import BenchSettings
 from experiments.timing import median_seconds
@@ -53,7 +54,7 @@ CASES = {
 def run_bench(settings: BenchSettings, *, quiet: bool = False) -> dict[str, Any]:
     """Run the cases whose names contain one of the given words; write and return the rows."""
     output = Path(required(settings.output, "output"))
-    known = (*CASES, *SEARCH_CASES, *CONTENTION_CASES, *EVENT_CASES)
+    known = (*CASES, *SEARCH_CASES, *CONTENTION_CASES, *EVENT_CASES, *RL_CASES)
     names = [name for name in known if any(word in name for word in settings.cases)]
     if not names:
         raise ConfigError(f"cases={settings.cases} matches none of {list(known)}")
@@ -66,6 +67,8 @@ def run_bench(settings: BenchSettings, *, quiet: bool = False) -> dict[str, Any]
                 rows += run_contention_case(name, settings.runs, settings.seed)
             elif name in EVENT_CASES:
                 rows += run_event_case(name, settings.runs, settings.seed)
+            elif name in RL_CASES:
+                rows += run_rl_case(name, settings.runs, settings.seed)
             else:
                 rows += _run_case(name, CASES[name], settings.runs, settings.seed)
             update(i + 1, len(names))

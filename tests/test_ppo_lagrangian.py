@@ -84,6 +84,7 @@ LEARNING = PpoLagrangianOptions(
     derivative=0.5,
     step_size=0.3,
     relative=False,
+    start=0.0,
     noise=0.05,
     validation_traffics=1,
     validate_every=80,
@@ -118,7 +119,7 @@ def test_it_beats_the_best_static_thresholds_where_that_is_possible(learnt):
 
 
 def test_a_multiplier_stays_zero_where_nothing_binds():
-    options = dataclasses.replace(QUICK, iterations=8, lr=5e-3, dual="gradient")
+    options = dataclasses.replace(QUICK, iterations=8, lr=5e-3, dual="gradient", start=0.0)
     free = train(functools.partial(KnownWindows, limit=2.0), options, home=np.array([0.75]), limits=np.array([2.0]))
     assert not free.history["multiplier"].any()
 
@@ -427,3 +428,26 @@ def test_a_killed_search_goes_on_without_training_again(tmp_path):
 def test_a_controller_says_what_it_cannot_do():
     with pytest.raises(ConfigError, match="budget of at least 2"):
         make_controller(make_problem(), budget=1)
+
+
+@pytest.mark.slow
+def test_it_trains_on_the_registered_environment():
+    pytest.importorskip("gymnasium")
+    from experiments.environments import make_threshold_tuning_vector, tuning_spec
+
+    spec = tuning_spec("peak_hours", n_queries=500, limits={"late": 0.05, "wrong": 0.1})
+    home = np.array([0.45, 0.89])
+    trained = train(
+        lambda n: make_threshold_tuning_vector(tuning=spec, num_envs=n),
+        dataclasses.replace(QUICK, iterations=2),
+        home=home,
+        limits=np.array([limit.at_most for limit in spec.limits]),
+    )
+    environment = make_threshold_tuning_vector(tuning=spec, num_envs=1)
+    rollout = play([environment], trained.policy, [77])
+    totals = environment.totals  # the environment's own counts
+    np.testing.assert_allclose(
+        rollout.shares(np.array([0.05, 0.1])), [totals.share_late[0], totals.share_wrong[0]], rtol=1e-9
+    )
+    assert rollout.cost == pytest.approx(totals.cost_per_query_usd[0] / spec.dollar)
+    assert trained.history["exceedance"].shape == (2, 2)

@@ -98,7 +98,9 @@ class FittedEmbedding:
             return self._signals(queries)
         if queries.prompt is None:
             raise InputDataError("the trained policy reads prompts; the queries file needs a prompt column")
-        shape = np.array([prompt_shape(prompt) for prompt in queries.prompt]).reshape(len(queries), -1)
+        shape = np.array([prompt_shape(prompt) for prompt in queries.prompt]).reshape(
+            len(queries), len(prompt_shape(""))
+        )
         if self.kind == "shape" or len(queries) == 0:
             return np.hstack([np.zeros((len(queries), len(self.arrays.get("projection", ())))), shape])
         return np.hstack([np.asarray(self.words(queries.prompt) @ self.arrays["projection"].T), shape])

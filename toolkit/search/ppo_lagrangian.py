@@ -236,8 +236,8 @@ class PpoTrainer:
         return rollout
 
     def _rank(self, rollout: Rollout) -> tuple[float, float]:
-        """Relative exceedance beyond the limits less their margin, then cost."""
-        over = rollout.shares(self._limits) / (self._limits * (1.0 - self._options.margin)) - 1.0
+        """Relative exceedance beyond the limits, then cost."""
+        over = rollout.shares(self._limits) / self._limits - 1.0
         return float(np.maximum(over, 0.0).sum()), rollout.cost
 
     def _batch(self, rollout: Rollout, policy: WindowPolicy) -> dict[str, FloatArray]:

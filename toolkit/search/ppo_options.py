@@ -30,7 +30,8 @@ class PpoLagrangianOptions:
         step_size: Of `gradient`, per unit of relative shortfall.
         proportional, integral, derivative: Gains of `pid`.
         relative: Steps grow with the multiplier, which may have to span orders of magnitude.
-        margin: Part of each limit that training and selection leave unused.
+        start: Multipliers at the start. At 0 a policy that starts near its limits first unlearns to keep them.
+        margin: Part of each limit that training leaves unused; the judgements use all of it.
         validate_every: Iterations between two judgements of the policy.
         validation_traffics: Episodes of each judgement, always the same, and never trained on.
         seed: Of everything.
@@ -41,7 +42,7 @@ class PpoLagrangianOptions:
     copies: int = 4
     epochs: int = 4
     minibatches: int = 4
-    lr: float = 2e-3
+    lr: float = 5e-3
     clip: float = 0.2
     value: float = 0.5
     entropy: float = 0.0
@@ -51,12 +52,13 @@ class PpoLagrangianOptions:
     span: float = 0.3
     noise: float = 0.05
     dual: Literal["gradient", "pid"] = "pid"
-    step_size: float = 0.1
-    proportional: float = 0.5
-    integral: float = 0.05
-    derivative: float = 0.5
+    step_size: float = 0.3
+    proportional: float = 2.0
+    integral: float = 0.5
+    derivative: float = 0.0
     relative: bool = True
-    margin: float = 0.05
+    start: float = 5.0
+    margin: float = 0.02
     validate_every: int = 10
     validation_traffics: int = 8
     seed: int = 0
@@ -79,10 +81,11 @@ class PpoLagrangianOptions:
     def rule(self) -> Dual:
         """The rule of the multipliers."""
         if self.dual == "gradient":
-            return GradientDual(step_size=self.step_size, relative=self.relative)
+            return GradientDual(step_size=self.step_size, relative=self.relative, start=self.start)
         return PidDual(
             proportional=self.proportional,
             integral=self.integral,
             derivative=self.derivative,
             relative=self.relative,
+            start=self.start,
         )

@@ -52,7 +52,7 @@ class Trained:
         network: With the multipliers it is deployed with.
         weights: The tensors as arrays, for `expected_tiers`.
         learned: `m x J` multipliers that training ended with, averaged over its last half on a log scale.
-        shortfall: `m x J` mean shortfall of the policy in training (sampling included) over its last half; NaN: not seen.
+        shortfall: `m x J` mean shortfall of the policy as it trained, over the last half; NaN where none was seen.
         seconds: Of training, without what a checkpoint had already.
     """
 

@@ -53,13 +53,13 @@ class PpoLagrangianOptions:
     noise: float = 0.05
     dual: Literal["gradient", "pid"] = "pid"
     step_size: float = 0.3
-    proportional: float = 2.0
-    integral: float = 0.5
+    proportional: float = 1.0
+    integral: float = 0.3
     derivative: float = 0.0
     relative: bool = True
     start: float = 5.0
-    margin: float = 0.02
-    validate_every: int = 10
+    margin: float = 0.01
+    validate_every: int = 5
     validation_traffics: int = 8
     seed: int = 0
 

@@ -90,7 +90,8 @@ def _after_interruption(command: str) -> str:
     """Commands with a folder of their own keep what is done; the others write when all is done."""
     if command == "tune":
         return "the same command with the same out=DIR resumes where it stopped"
-    return "the same command resumes where it stopped" if command == "race" else "nothing was written"
+    resumes = command in {"race", "reproduce", "control"}
+    return "the same command resumes where it stopped" if resumes else "nothing was written"
 
 
 def _show(command: str, result: dict[str, Any], *, as_json: bool) -> None:

@@ -18,6 +18,8 @@ usage: routefront COMMAND [option=value ...] [--json] [-m]
   study     tune and validate on many seeded splits: is the gain real?
   compare   fronts of several runs side by side: hypervolume, attainment, paired tests over seeds
   race      every searcher on the same problems with the same initial designs
+  control   thresholds that follow the load against thresholds that stay, on unseen traffic
+  reproduce a paper's tables on recorded answers, theirs beside ours
   bench     our speed beside a plain reference
 
 Start here:
@@ -50,6 +52,7 @@ Score (what the router sees before any answer exists)
                                           every figure of a policy, in none of single tiers or of mixing at random
 Policy
   policy=thresholds|utility               thresholds on the score, or quality - lambda * cost per tier
+  policy=target                           a policy trained per query, for a requested quality; needs controller=proteus
   policy.confidence_floor=0.75            below it: policy.low_confidence_tier (default: the dearest)
   calibration=platt|isotonic              a confidence from the calibrated score, for scores that state none
   policy.fallback_tier=TIER               for a query without a score (default: the middle tier)
@@ -80,6 +83,14 @@ Search
   controller=mobo budget=256              Bayesian optimisation, for spaces that cannot be enumerated and for load:
                                           controller.model=auto|grey|gp, controller.acquisition=auto|closed|qlognehvi,
                                           controller.q=1, controller.n_initial=N
+  controller=proteus                      Lagrangian RL, one result for a range of requested qualities (route at.quality=):
+                                          policy=target trains the policy per query; thresholds|utility are searched for
+                                          every requested quality, and compared with it. controller.lambda=per_tau|pid|
+                                          scalar, controller.per_query.gradient=exact|sampled, .features=tfidf|hashed|
+                                          sentence, .compare=false; controller.levels=65, controller.tau_range=[0.8,0.95]
+  controller=ppo_lagrangian               PPO on the scenario's traffic: thresholds anew for every window, judged on
+                                          unseen traffic; its centre, static, is what gateways get. controller.dual=pid|
+                                          gradient, controller.window_s=SECONDS, controller.iterations=120
   controller=nsga2|tpe|parego|sobol|random|tutorial   baselines behind the same interface
   axes.margin=0.1 'axes.bounds={cost_usd: [0.01, 1e-5]}'   axes of hypervolume; default: the single tiers' range
 Run
@@ -212,6 +223,39 @@ The whole takes hours on two cores (the tutorial alone more than one); a part, s
   problems=[hybrid_api_queue,synthetic]   those two need no data; others: paretobandit, bfcl, litellm_weights
   only=[mobo_grey,tpe]        some of the searchers
 """,
+    "reproduce": """\
+routefront reproduce paper=proteus data_dir=DIR output=DIR [sets=[...]] [seeds=5] [parts=[...]] [workers=2]
+
+PROTEUS and every baseline on the same splits by prompt under one margin rule: the paper's Tables 1, 2 and 4, a
+requested quality that changes, and what leaks would report. Writes summary.json, summary.md, compliance.png and
+changing.png; methods that are done are kept. The whole takes about 45 minutes on two cores.
+  data_dir=DIR                folder with <set>_queries.parquet and <set>_outcomes.parquet, or with outcomes/ in it
+  sets=[paretobandit,routerbench_part,zeroeval,llmrouter]   or any recording with prompts and costs in DIR
+  parts=[methods,ablations,leaks] only=[paretobandit]       ablations and leaks on some of the sets alone
+  methods=[thresholds,carrot] baselines to run; PROTEUS and the per-tau calibrated utility always do
+  steps=300 rounds=10         less training, for a quick look
+""",
+    "control": """\
+routefront control scenario=NAME output=DIR [slo_s=30] [quality_floor=0.9] [methods=[...]] [only=[...]] [seeds=8]
+
+Do thresholds that follow the load beat thresholds that stay? Share answered within slo_s, and cost, of controllers per
+window of traffic and of the static front (all thresholds, the best time-sharing of them at equal cost), all at one
+quality floor: settings that keep it on the training traffic are played on unseen traffic and queries, paired by seed.
+Writes summary.json, summary.md, front.png and timeline.png; cells that are done are kept. About 10 min for a day.
+  methods=[static,budget_pacing,latency_pacing,queue_pacing,index,assignment,ppo_lagrangian,clairvoyant]
+      static          always there: the others start from its points
+      *_pacing        a multiplier that follows cost, late share or expected wait takes traffic from dearer tiers
+      index           quality - price * cost - price * expected wait, per request
+      assignment      a linear programme per window: least cost under quality and slots
+      ppo_lagrangian  a policy trained on training traffic (needs torch)
+      clairvoyant     a bound: knows the unseen traffic
+  only=[index]                some of the methods now; the summary covers what is done
+  seeds=8 train_seeds=2       unseen and training traffics; n_queries=20000 rows of each draw
+  window_s=null quick_window_s=null   of thresholds per window; of rules that follow queues
+  cost_weight=0.02            attainment that 1 USD per 1,000 requests is worth, to pick the static starting point
+  ppo.iterations=80 'ppo.late_ratios=[1,0.7]' clairvoyant.passes=16   how long they may search
+  scenario.traffic.duration_s=1800   a short trial
+""",
     "bench": """\
 routefront bench [cases=[exact,random,search-small]] [runs=3] [output=bench.json]: ours beside the peer; > 1 is better.
 
@@ -220,5 +264,6 @@ routefront bench [cases=[exact,random,search-small]] [runs=3] [output=bench.json
   contention-small, -large    queues: requests x candidates per second beside a heap loop, SimPy, ciw, compiled float64
   contention-growth           the same from 10,000 to 1,000,000 requests and 1 to 1,024 candidates, with peak memory
   contention-event            limits, timeouts, retries, fallback: the event-order kernel beside SimPy and plain Python
+  rl-steps, rl-train          environment steps/s and training of a routing policy beside stable-baselines3
 """,
 }

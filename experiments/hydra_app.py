@@ -256,6 +256,16 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
         from experiments.race_settings import RaceSettings
 
         return run_race(s.parse_settings(RaceSettings, raw), quiet=quiet)
+    if command == "reproduce":
+        from experiments.reproduce import run_reproduce
+        from experiments.reproduce_settings import ReproduceSettings
+
+        return run_reproduce(s.parse_settings(ReproduceSettings, raw), quiet=quiet)
+    if command == "control":
+        from experiments.control import run_control
+        from experiments.control_settings import ControlSettings
+
+        return run_control(s.parse_settings(ControlSettings, raw), quiet=quiet)
     if command == "compare":
         from experiments.compare import tracked_compare
         from experiments.compare_settings import CompareSettings

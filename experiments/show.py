@@ -25,6 +25,14 @@ def show(command: str, result: dict[str, Any], record: RunRecord | CertificateRe
         from experiments.race_summary import show_race
 
         show_race(result)
+    elif command == "reproduce":
+        from experiments.reproduce_summary import show_reproduce
+
+        show_reproduce(result)
+    elif command == "control":
+        from experiments.control_summary import show_control
+
+        show_control(result)
     elif command == "calibrate":
         from experiments.calibrate_show import show_calibrate
 

@@ -25,7 +25,7 @@ def commands() -> list[list[str]]:
 
 
 UNDECIDED = 4  # a toy recording of 240 prompts shows little
-N_FIRST, N_LOAD = 6, 4  # commands of the example on one's own data and of the section on load; the rest are searches
+N_FIRST, N_LOAD, N_SEARCH = 6, 4, 3  # commands of the first example, of load and of search; the rest learn
 
 
 @pytest.mark.verify
@@ -74,16 +74,30 @@ def test_the_example_under_load_runs_word_for_word(tmp_path):
 def test_the_search_example_runs_word_for_word(tmp_path):
     for package in ("optuna", "wandb", "hydra_plugins.hydra_joblib_launcher"):
         pytest.importorskip(package)
-    for command in commands()[N_FIRST + N_LOAD :]:
+    for command in commands()[N_FIRST + N_LOAD :][:N_SEARCH]:
         code, _, err = (run_cli_process if "-m" in command else run_cli)(*command, cwd=tmp_path)
         assert code == 0, (command, err)
     assert len(list((tmp_path / "runs" / "sweep").glob("*/policy.json"))) == 9
     assert (tmp_path / "runs" / "comparison" / "report.html").is_file()
 
 
+@pytest.mark.slow
+def test_the_learning_example_runs_word_for_word(tmp_path):
+    for package in ("torch", "gymnasium"):
+        pytest.importorskip(package)
+    write_recording(tmp_path, ".parquet")
+    for command in commands()[N_FIRST + N_LOAD + N_SEARCH :]:
+        code, _, err = run_cli(*command, cwd=tmp_path)
+        assert code == 0, (command, err)
+    assert "tau" in (tmp_path / "trained.csv").read_text()
+    assert (tmp_path / "runs" / "control" / "front.png").is_file()
+
+
 def test_the_examples_are_there():
     words = [words[0] for words in commands()]
-    own, load, search = words[:N_FIRST], words[N_FIRST : N_FIRST + N_LOAD], words[N_FIRST + N_LOAD :]
+    own, load, rest = words[:N_FIRST], words[N_FIRST : N_FIRST + N_LOAD], words[N_FIRST + N_LOAD :]
+    search, learning = rest[:N_SEARCH], rest[N_SEARCH:]
+    assert learning == ["tune", "route", "control"]
     assert own == ["tune", "certify", "export", "verify", "tune", "route"]
     assert load == ["tune", "simulate", "calibrate", "simulate"]
     assert search == ["tune", "tune", "compare"]
@@ -101,6 +115,10 @@ def test_the_examples_are_there():
         "docs/traffic.md",
         "docs/scenarios.md",
         "docs/routers.md",
+        "docs/learning.md",
+        "docs/control.md",
+        "docs/environments.md",
+        "docs/baselines.md",
         "papers/README.md",
         "CONTRIBUTING.md",
     ],

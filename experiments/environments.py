@@ -108,7 +108,8 @@ def routing_task(
 
     if table is None:
         table = sample_scenario(read_scenario(scenario), n_queries=n_queries, rng=spawn_rng(seed, "scenario"))
-    if predicted_quality is None and predicted_cost_usd is None and _SCORE in table.queries.signals:
+    predicted = predicted_quality is not None or predicted_cost_usd is not None
+    if not predicted and table.has_cost and _SCORE in table.queries.signals:
         predicted_quality, predicted_cost_usd = binned_predictions(table, seed=seed)
     if cost_scale_usd is None and predicted_quality is not None and predicted_cost_usd is not None:
         cost_scale_usd = 1.0 / price_scale(np.asarray(predicted_quality), np.asarray(predicted_cost_usd))

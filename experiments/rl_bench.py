@@ -1,6 +1,7 @@
 """Environments and training of a routing policy beside stable-baselines3, on the same queries, in one process.
 
 `rl-steps`: environment steps per second, n environments at once natively and as stable-baselines3's `DummyVecEnv`.
+Of ThresholdTuning, the native ones share one traffic, and those of `DummyVecEnv` have one each.
 `rl-train`: PROTEUS's training and stable-baselines3's PPO for the same Lagrangian at a fixed multiplier, and as many
 queries: $q - \\alpha \\tilde c$ with $\\alpha = 1 / (1 + \\lambda)$, whose maximiser is that of
 $q - \\tilde c + \\lambda (q - \\tau)$.
@@ -22,8 +23,8 @@ from simulators.outcomes import FloatArray
 if TYPE_CHECKING:
     from simulators.envs.routing_task import Action, RoutingTask
 
-RL_CASES = {"rl-steps": 20_000, "rl-train": 25_600}
-"""Case -> environment steps of one run."""
+RL_CASES = {"rl-steps": 20_000, "rl-train": 24_576}
+"""Case -> environment steps of one run; those of training are whole batches of both sides, which round up."""
 _N_QUERIES, _N_ENVS = 4_000, 64
 _ALPHA, _BATCH = 0.5, 256
 _ANY_TARGET = (0.85, 0.9)
@@ -86,7 +87,7 @@ def _step_rows(name: str, runs: int, seed: int) -> list[dict[str, Any]]:
             lambda: make_query_routing(task=task),
         ),
         (
-            "ThresholdTuning, peak_hours",
+            "ThresholdTuning, peak_hours, natively in one traffic",
             0.1,
             lambda n: make_threshold_tuning_vector(tuning=tuning, num_envs=n),
             lambda: make_threshold_tuning(tuning=tuning),

@@ -128,6 +128,7 @@ def tuning_spec(
         limits=limits,
         latency_limit_s=late_s,
         load=world.load,
+        latency_scale_s=float(problem.table.latency_s.mean()) if late_s is None else late_s,
         window_s=chosen.window_s,
         label_share=chosen.label_share,
         label_lag=chosen.label_lag,
@@ -193,7 +194,8 @@ class Judged:
             f"${1000 * means['cost_usd'][0]:.3f} per 1,000 requests, quality {means['quality'][0]:.3f}, {late[0]:.1%} "
             f"{what}; the chosen static thresholds there: ${1000 * means['cost_usd'][1]:.3f}, "
             f"{means['quality'][1]:.3f}, {late[1]:.1%}. Difference in cost "
-            f"{cost:+.3f} [{low:+.3f}, {high:+.3f}]. Gateways take the static ones."
+            f"{cost:+.3f} [{low:+.3f}, {high:+.3f}], 95 % over traffics on the same queries. Gateways take the static "
+            "ones."
         )
 
 

@@ -82,6 +82,13 @@ def test_the_package_says_how_to_find_the_ids():
     assert "simulators.envs:QueryRouting-v0" in (simulators.envs.__doc__ or "")
 
 
+def test_both_sides_of_the_bench_train_on_as_many_queries():
+    from experiments import rl_bench
+
+    rollout = 2_048  # of stable-baselines3, by default and as tuned; it plays whole ones
+    assert rl_bench.RL_CASES["rl-train"] % rollout == 0 == rollout % rl_bench._BATCH
+
+
 @pytest.mark.slow
 def test_the_bench_compares_on_the_same_queries(monkeypatch):
     from experiments import rl_bench

@@ -1,5 +1,7 @@
 """`QueryRouting-v0`: its steps by hand, its slacks, many at once, and a learner from another package."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -294,6 +296,14 @@ def test_a_table_of_ones_own(table):
     assert env.task.n_features == 1
     with pytest.raises(ConfigError, match='or action="tier"'):
         make_query_routing(table=table)
+
+
+def test_a_table_without_costs_is_refused_in_the_environments_own_words():
+    table = make_table(np.random.default_rng(0), cost=False)
+    signals = {"difficulty_score": table.queries.signals["difficulty"]}
+    table = dataclasses.replace(table, queries=dataclasses.replace(table.queries, signals=signals), _hash=[])
+    with pytest.raises(InputDataError, match="QueryRouting needs cost_usd"):
+        make_query_routing(table=table, action="tier")
 
 
 def test_signals_are_standardised_and_gaps_are_zero():

@@ -282,6 +282,14 @@ def test_a_query_without_a_score_counts_as_hard():
     assert (run("utility", split).held_out.tier[:, 0] == 1).all()  # the fallback tier
 
 
+def test_omnirouter_takes_the_mean_prediction_for_a_query_without_a_score():
+    quality, cost = [[0.2, 0.8]] * 4, [1, 2]
+    gap, mean = ([[first, 0.8], [0.1, 0.8], [0.2, 0.8], [0.3, 0.8]] for first in (np.nan, 0.2))
+    mean[0] = [0.2, 0.8]
+    found, wanted = (run("omnirouter", toy(quality, cost, p=p)) for p in (gap, mean))
+    assert np.array_equal(found.held_out.tier, wanted.held_out.tier) and (found.held_out.tier[:, 0] == 0).any()
+
+
 @pytest.mark.parametrize("alpha", [0.2, 0.4, 0.5, 0.6])
 def test_assignment_against_every_assignment(alpha):
     rng = np.random.default_rng(round(alpha * 100))

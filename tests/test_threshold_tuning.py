@@ -1,5 +1,7 @@
 """`ThresholdTuning-v0`: Gymnasium's contract, exact sums, and the same for one environment and for many."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -169,6 +171,30 @@ def test_a_seeds_traffic_is_that_of_the_task():
     assert given[2][0]["traffic_seed"] == -1
     expected = make_world(tuning.table, tuning.traffic, load=1.0, rng=spawn_rng(4, "traffic"))
     np.testing.assert_array_equal(tuning.world(4).arrival_s, expected.arrival_s)
+
+
+def test_a_given_world_may_be_shorter_than_the_task():
+    tuning = make_tuning()
+    env = ThresholdTuningEnv(tuning)
+    world = make_tuning(TRAFFIC | {"duration_s": 200.0}).world(0)
+    actions = [np.array([0.3, 0.6], dtype=np.float32)] * 10
+    _, rewards, infos = play_out(env, actions, options={"world": world})
+    assert infos[0]["n_windows"] == 10
+    late, cost = env.totals.share_late[0], env.totals.cost_per_query_usd[0]
+    np.testing.assert_allclose(np.mean([info["slack"][0] for info in infos[1:]]), 0.1 - late, rtol=1e-9)
+    np.testing.assert_allclose(np.mean(rewards), -cost / tuning.dollar, rtol=1e-9)
+
+
+def test_unlabelled_answers_of_another_table_change_no_scale_of_the_observation():
+    """With the scale of training, what is seen of latencies means the same on held-out queries."""
+    slow = make_tuning(limits=(), latency_limit_s=None)
+    table = dataclasses.replace(slow.table, latency_s=2.0 * slow.table.latency_s, _hash=[])
+    given = {"score": slow.score, "traffic": slow.traffic, "window_s": 20.0}
+    assert TuningSpec(table=table, **given).long_latency_s == pytest.approx(2.0 * slow.long_latency_s)
+    assert TuningSpec(table=table, latency_scale_s=slow.long_latency_s, **given).long_latency_s == slow.long_latency_s
+    assert make_tuning().long_latency_s == LIMIT_S
+    with pytest.raises(ConfigError, match="latency_scale_s must be positive"):
+        TuningSpec(table=table, latency_scale_s=0.0, **given)
 
 
 def test_observations_stay_in_their_space_under_overload():

@@ -281,7 +281,7 @@ def test_positions_and_thresholds_lead_to_each_other(seed, m, ties):
 def test_a_load_scale_needs_scores():
     with pytest.raises(InputDataError, match="reference scores"):
         LoadScale(np.array([]))
-    with pytest.raises(InputDataError, match="reference scores"):
+    with pytest.raises(InputDataError, match="all finite; of 2, 1 are"):
         LoadScale(np.array([1.0, np.nan]))
 
 

@@ -27,8 +27,12 @@ class LoadScale:
     """
 
     def __init__(self, reference: FloatArray) -> None:
-        if not len(reference) or not np.isfinite(reference).all():
-            raise InputDataError(f"a load scale needs one or more finite reference scores; got {len(reference)}")
+        finite = int(np.isfinite(reference).sum())
+        if not len(reference) or finite < len(reference):
+            raise InputDataError(
+                f"a load scale needs one or more reference scores, all finite; of {len(reference)}, {finite} are: "
+                "leave out queries without a score"
+            )
         self._sorted = np.sort(np.asarray(reference, dtype=np.float64))
         low, high = self._sorted[:-1], self._sorted[1:]
         middle = low + (high - low) / 2

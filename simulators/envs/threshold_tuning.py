@@ -58,7 +58,7 @@ class _Shell:
 
     @property
     def totals(self) -> Figures:
-        """Sums of the episode so far, or of the one that has just ended."""
+        """Sums of the episode so far, or of the one that has just ended (of the next one already with `SAME_STEP`)."""
         return self.episodes.totals
 
     def set_multipliers(self, multipliers: ArrayLike) -> None:

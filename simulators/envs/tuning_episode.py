@@ -83,6 +83,8 @@ class TuningSpec:
         context: Whether multipliers and bounds are part of the observation.
         penalised: Whether the reward is that of the Lagrangian, cost and weighted slacks, instead of cost alone.
         usd_scale: Cost per query that counts as 1; None: that of the dearest tier on this table.
+        latency_scale_s: Latency that is seen as 1/2; None: the limit, or where there is none the mean of this table's
+            answers. A policy that is played on another table needs the one that it was trained with.
         reference_scores: What load positions refer to; None: the scores of the table's interactive rows.
         pinned: `N` tiers of rows that no threshold decides, -1 elsewhere; None: no such rows.
         folder: Where a trace's relative path starts.
@@ -105,6 +107,7 @@ class TuningSpec:
     context: bool = False
     penalised: bool = False
     usd_scale: float | None = None
+    latency_scale_s: float | None = None
     reference_scores: FloatArray | None = None
     pinned: IntArray | None = None
     folder: Path | None = None
@@ -117,8 +120,10 @@ class TuningSpec:
                 raise ConfigError(f"limit {limit.name} names no slice of {list(self.table.slices)}")
             if limit.kind == "late" and self.latency_limit_s is None:
                 raise ConfigError(f"limit {limit.name} needs latency_limit_s: beyond how many seconds is late?")
-        if self.usd_scale is not None and not 0 < self.usd_scale < np.inf:
-            raise ConfigError(f"usd_scale must be positive; got {self.usd_scale:g}")
+        for name in ("usd_scale", "latency_scale_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise ConfigError(f"{name} must be positive; got {value:g}")
 
     @property
     def step_s(self) -> float:
@@ -140,6 +145,12 @@ class TuningSpec:
         """Rows that requests may ask."""
         batch = self.table.batch
         return np.arange(self.table.n_queries) if batch is None else np.flatnonzero(~batch)
+
+    @cached_property
+    def long_latency_s(self) -> float:
+        """Latency that is seen as 1/2."""
+        mean_s = float(self.table.latency_s[self.interactive].mean())
+        return self.latency_scale_s or self.latency_limit_s or mean_s
 
     @cached_property
     def dollar(self) -> float:
@@ -192,7 +203,7 @@ class TuningEpisodes:
         usual = tuning.world(0)  # for orders of magnitude; no episode's own
         scales = Scales(
             rate_per_s=usual.n_requests / usual.duration_s,
-            latency_s=tuning.latency_limit_s or float(tuning.table.latency_s[tuning.interactive].mean()),
+            latency_s=tuning.long_latency_s,
             clock=tuning.sees_clock,
         )
         n_context = 2 * len(tuning.limits) if tuning.context else 0
@@ -261,13 +272,14 @@ class TuningEpisodes:
         if "world" not in options:
             traffic_seed = int(options["traffic_seed"] if "traffic_seed" in options else rng.integers(_SEEDS))
         self._start(options["world"] if "world" in options else self.tuning.world(traffic_seed))
-        known = {"traffic_seed": np.full(self._n, traffic_seed), "n_windows": np.full(self._n, self.tuning.n_windows)}
+        known = {"traffic_seed": np.full(self._n, traffic_seed), "n_windows": np.full(self._n, self._n_windows)}
         return self._see(), known
 
     def _start(self, world: World) -> None:
         simulator = self.tuning.simulator(world, self._n)
         asked = self.tuning.table.slice_code[world.row[world.counted]]
-        by_slice = np.bincount(asked, minlength=simulator.n_slices) / self.tuning.n_windows
+        self._n_windows = n_windows(world.duration_s, self.tuning.step_s)
+        by_slice = np.bincount(asked, minlength=simulator.n_slices) / self._n_windows
         self._per_window = np.array([by_slice.sum() if code is None else by_slice[code] for code in self._codes])
         self._all_per_window = float(by_slice.sum())
         self._ends = window_ends(world.duration_s, self.tuning.step_s)

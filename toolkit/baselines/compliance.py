@@ -36,7 +36,7 @@ class MarginRule:
     """How far above a requested quality the tune mean must lie.
 
     Attributes:
-        level: One-sided, in (0.5, 1); None for no margin.
+        level: One-sided, in [0.5, 1); None for no margin.
     """
 
     level: float | None = 0.95

@@ -58,7 +58,7 @@ class PpoLagrangianOptions:
     derivative: float = 0.0
     relative: bool = True
     start: float = 5.0
-    margin: float = 0.01
+    margin: float = 0.02
     validate_every: int = 5
     validation_traffics: int = 8
     seed: int = 0

@@ -118,7 +118,7 @@ class Book:
         """Settings that keep the floor on the training traffic and are not dominated there.
 
         Of the static points, those that are not dominated in quality either: a mixture of them may keep the floor.
-        Where no setting keeps it, the one of the best quality.
+        Where no setting keeps it, the one of the best quality. On unseen traffic any of them may miss the floor.
         """
         if method == "static":
             return self.plan.front

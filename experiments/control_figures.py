@@ -10,6 +10,7 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.control_notes import MARK, shown_name
 from experiments.control_timeline import Course
 from toolkit.baselines.window_front import shared
 from toolkit.baselines.windows import Service
@@ -44,11 +45,12 @@ def front_figure(found: Mapping[str, Any]) -> bytes:
         half = 100 * (row["attainment"]["high"] - row["attainment"]["mean"])
         bar = None if not np.isfinite(half) else half
         marker = "D" if method == "clairvoyant" else "o"
-        panel.errorbar(x, y, yerr=bar, fmt=marker, color=colour, label=method, capsize=3)
+        panel.errorbar(x, y, yerr=bar, fmt=marker, color=colour, label=shown_name(method, row), capsize=3)
     panel.set_xscale("log")
     panel.set_xlabel("USD per 1,000 requests")
     panel.set_ylabel(f"answered within {found['slo_s']:g} s, %")
-    panel.set_title(f"{found['scenario']}: quality of at least {found['quality_floor']:g}, unseen traffic", fontsize=11)
+    floor = f"quality floor {found['quality_floor']:g} ({MARK} below it here)"
+    panel.set_title(f"{found['scenario']}: unseen traffic, {floor}", fontsize=11)
     panel.grid(color="#EEEEEE", lw=0.7)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, fontsize=8, loc="lower right")

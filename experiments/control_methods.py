@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,10 +41,12 @@ class Sweep:
     Attributes:
         labels: `n` texts.
         rule: The rule with some of the settings, by number.
+        knobs: Name -> `n` values.
     """
 
     labels: tuple[str, ...]
     rule: Callable[[IntArray], Rule]
+    knobs: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Plan:
             )
 
         labels = (f"from {_cuts(self.cuts[b])}, target {t:g}, shift {s:g}" for b, t, s in knobs)
-        return Sweep(labels=tuple(labels), rule=rule)
+        return Sweep(labels=tuple(labels), rule=rule, knobs={"target": target, "shift": shift})
 
     def _index(self) -> Sweep:
         knobs = np.array(list(itertools.product(_USD_PRICES, _WAIT_PRICES)))
@@ -142,7 +144,8 @@ class Plan:
                 window_s=self.site.quick_window_s,
             )
 
-        return Sweep(labels=tuple(f"{a:g} per USD, {b:g} per second of wait" for a, b in knobs), rule=rule)
+        labels = tuple(f"{a:g} per USD, {b:g} per second of wait" for a, b in knobs)
+        return Sweep(labels=labels, rule=rule, knobs={"price per USD": knobs[:, 0], "price per second": knobs[:, 1]})
 
     def _assignment(self) -> Sweep:
         knobs = np.array(list(itertools.product(_FLOORS, _LOADS)))
@@ -152,7 +155,24 @@ class Plan:
         def rule(rows: IntArray) -> Rule:
             return Assignment(floor=knobs[rows, 0], load=knobs[rows, 1], bins=bins, window_s=self.site.window_s)
 
-        return Sweep(labels=tuple(f"quality {a:g}, {b:.0%} of the slots" for a, b in knobs), rule=rule)
+        labels = tuple(f"quality {a:g}, {b:.0%} of the slots" for a, b in knobs)
+        return Sweep(labels=labels, rule=rule, knobs={"quality": knobs[:, 0], "share of the slots": knobs[:, 1]})
+
+
+def at_edge(knobs: Mapping[str, FloatArray], number: int) -> list[str]:
+    """Knobs of one setting that are the smallest or the largest value tried, as texts.
+
+    Args:
+        knobs: Name -> `n` values.
+        number: Of the setting.
+    """
+    found = []
+    for name, values in knobs.items():
+        tried = np.unique(values)
+        end = {float(tried[0]): "smallest", float(tried[-1]): "largest"}.get(float(values[number]))
+        if end is not None and len(tried) > 1:
+            found.append(f"{name} {values[number]:.3g}, the {end} of {len(tried)}")
+    return found
 
 
 def static_cuts(site: Site) -> FloatArray:

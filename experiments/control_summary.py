@@ -9,25 +9,27 @@ import numpy as np
 
 from experiments.console import print_rows
 from experiments.control import Book
-from experiments.control_methods import PACING
+from experiments.control_methods import at_edge
+from experiments.control_notes import KNOWING, MARK, notes_of, shown_name
+from experiments.control_ppo import late_limits
 from experiments.control_settings import Method
 from experiments.files import write_bytes, write_json, write_text
 from simulators.outcomes import FloatArray
 from toolkit.baselines.window_front import advantage, cost_ratio, interval
 from toolkit.baselines.windows import Service
 
-BOUND = "clairvoyant"
-"""Knows the unseen traffic: no controller can have it, and no verdict is given on it."""
-
 _EXPLAINED = (
     "Each method stands at the setting that was best on the training traffic: attainment less {weight:g} per USD "
-    "per 1,000 requests, of those that kept the floor there. Beyond static: points of attainment over the best "
+    "per 1,000 requests, of those that kept the floor there. {mark}: its mean quality on the unseen traffic is below "
+    "the floor. In brackets: on how many traffics it is not, where that is not all of them. Beyond static: points of attainment over the best "
     "time-sharing of static thresholds of the same cost and at least the floor's quality (the method's own where "
     "that is lower), paired by seed; then the same for static thresholds of at least the method's own quality. *:"
     " no static mixture of that quality is so cheap, and the cheapest one stands in. Cost ratio: cost over that "
-    "of the cheapest static mixture of the same attainment and quality; none: no mixture has them. clairvoyant "
-    "knows the traffic; it is a local optimum of thresholds per window at the cost of one static point, so a "
-    "lower bound of what knowledge could do. The static row is the point that others start from."
+    "of the cheapest static mixture of the same attainment and quality; none: no mixture has them. Clairvoyant "
+    "thresholds know the unseen traffic; they are a local optimum of thresholds per window at the cost of one static "
+    "point: knowledge could do at least as well, and rules that decide per request are not bounded by it. The static "
+    "row is the point that others start from. Intervals are over traffics, for one choice of settings and one trained "
+    "policy: what another training traffic or another training run would give is not in them."
 )
 _COLUMNS = (
     "method",
@@ -59,7 +61,7 @@ def summarise(book: Book) -> dict[str, Any]:
         "train_seeds": settings.train_seeds,
         "methods": rows,
         "curves": {m: _curve(book, m) for m in methods},
-        "notes": _notes(rows),
+        "notes": notes_of(rows),
     }
     write_json(book.output / "summary.json", found)
     write_text(book.output / "summary.md", as_markdown(found))
@@ -77,13 +79,20 @@ def _row(book: Book, method: Method) -> dict[str, Any]:
     row: dict[str, Any] = {"setting": cell.labels[i], "number": int(cell.rows[i]), "settings": len(cell.rows)}
     for name, values in zip(("attainment", "cost_usd", "quality", "failed"), own.T, strict=True):
         row[name] = vars(interval(values))
+    floor = book.site.settings.quality_floor
+    row |= {
+        "below_floor": bool(row["quality"]["mean"] < floor),
+        "seeds_at_floor": int((own[:, 2] >= floor).sum()),
+        "seeds": len(own),
+        "at_edge": _edges(book, method, row["number"]),
+    }
     none = dict.fromkeys(
         ("advantage", "by_seed", "equal_cost", "same_quality", "same_quality_equal_cost", "cost_ratio")
     )
     if method == "static":
         return row | none
     static = _by_seed(book, "static")[:, :, :3]
-    found = advantage(own[:, :3], static, quality_floor=book.site.settings.quality_floor)
+    found = advantage(own[:, :3], static, quality_floor=floor)
     same = advantage(own[:, :3], static)
     if found is None or same is None:
         return row | none
@@ -99,12 +108,21 @@ def _row(book: Book, method: Method) -> dict[str, Any]:
 
 def _picked(book: Book, method: Method) -> int:
     """Which of the settings that were played on unseen traffic is the best one on the training traffic."""
-    if method == BOUND:
+    if method == KNOWING:
         return 0
     rows = book.unseen(method, 0).rows
     if method == "static":
         return int(np.flatnonzero(rows == book.plan.home)[0])
     return int(np.argmax(book.plan.worth(Service.of(book.trained(method).stacked()[rows]))))
+
+
+def _edges(book: Book, method: Method, number: int) -> list[str]:
+    """Knobs of a setting that lie on the edge of what was tried; of what has no grid of its own, none."""
+    if method in ("static", KNOWING):
+        return []
+    if method == "ppo_lagrangian":
+        return at_edge({"limit of the late share": np.array(late_limits(book.plan))}, number)
+    return at_edge(book.plan.sweep(method).knobs, number)
 
 
 def _by_seed(book: Book, method: Method) -> FloatArray:
@@ -120,40 +138,6 @@ def _curve(book: Book, method: Method) -> dict[str, Any]:
     return found | {"settings": list(book.unseen(method, 0).labels)}
 
 
-def _notes(rows: dict[Method, dict[str, Any]]) -> list[str]:
-    """What the intervals say."""
-    shown = [m for m, r in rows.items() if m not in ("static", BOUND) and r["advantage"] and r["advantage"]["low"] > 0]
-    notes = [
-        f"Beyond the static front by an interval that excludes 0: {', '.join(shown)}."
-        if shown
-        else "No controller is shown to be beyond the static front."
-    ]
-    behind = [
-        m for m, r in rows.items() if m not in ("static", BOUND) and r["advantage"] and r["advantage"]["high"] < 0
-    ]
-    if behind:
-        notes.append(f"Behind it by an interval that excludes 0: {', '.join(behind)}.")
-    paced = [m for m in PACING if m in rows and rows[m]["by_seed"] is not None]
-    if not paced:
-        return notes
-    best = max(paced, key=lambda m: rows[m]["advantage"]["mean"])
-    ahead = []
-    for method, row in rows.items():
-        if method in ("static", BOUND, *PACING) or row["by_seed"] is None:
-            continue
-        if interval(np.subtract(row["by_seed"], rows[best]["by_seed"])).low > 0:
-            ahead.append(method)
-    if ahead:
-        notes.append(f"Further beyond it than {best}, the best pacing rule, pairwise by seed: {', '.join(ahead)}.")
-    elif best in shown:
-        notes.append(f"Pacing suffices: nothing is shown to be further beyond the front than {best}.")
-    else:
-        notes.append(
-            f"Nothing is shown to be better than {best}, the best pacing rule, nor that one better than static."
-        )
-    return notes
-
-
 def as_markdown(found: dict[str, Any]) -> str:
     """The table and what it says."""
     lines = [
@@ -166,25 +150,27 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines += [f"| {' | '.join(_cells(method, row))} |" for method, row in found["methods"].items()]
     lines += ["", *(f"- {note}" for note in found["notes"]), ""]
     lines += [f"- {method}: {row['setting']}." for method, row in found["methods"].items()]
-    lines += [
-        "",
-        _EXPLAINED.format(weight=found["cost_weight"]),
-    ]
+    lines += ["", _EXPLAINED.format(weight=found["cost_weight"], mark=MARK)]
     return "\n".join(lines) + "\n"
 
 
 def _cells(method: str, row: dict[str, Any]) -> tuple[str, ...]:
     ratio, compared = row["cost_ratio"], row["advantage"] is not None
     return (
-        f"{method} (bound)" if method == BOUND else method,
+        shown_name(method, row),
         _with_half(row["attainment"], 100, 2, " %"),
         _with_half(row["cost_usd"], 1000, 3, ""),
-        _with_half(row["quality"], 1, 4, ""),
+        _with_half(row["quality"], 1, 4, _kept_by(row)),
         f"{100 * row['failed']['mean']:.2f} %",
         _points(row["advantage"], row["equal_cost"]) if compared else "",
         _points(row["same_quality"], row["same_quality_equal_cost"]) if compared else "",
         "" if not compared else "none" if ratio is None else f"{ratio:.2f}",
     )
+
+
+def _kept_by(row: dict[str, Any]) -> str:
+    kept, seeds = row["seeds_at_floor"], row["seeds"]
+    return "" if kept == seeds else f" ({kept} of {seeds})"
 
 
 def _with_half(value: dict[str, float], scale: float, digits: int, unit: str) -> str:

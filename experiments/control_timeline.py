@@ -66,7 +66,7 @@ class PathRule:
 
 
 def timelines(book: Book, rows: dict[Method, dict[str, Any]]) -> dict[str, Course]:
-    """Static, the best pacing rule, the index, the trained policy and the bound, as far as they are done; seed 0."""
+    """Seed 0 under static, the best pacing rule, index, trained policy and clairvoyant thresholds, if done."""
     paced = [m for m in PACING if m in rows and rows[m]["advantage"] is not None]
     best = max(paced, key=lambda m: rows[m]["advantage"]["mean"], default=None)
     chosen = [m for m in ("static", best, "index", "ppo_lagrangian", "clairvoyant") if m in rows]

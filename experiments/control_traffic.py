@@ -67,7 +67,7 @@ class Site:
 
     @cached_property
     def train_known(self) -> Known:
-        """Predictions on them, out-of-fold."""
+        """Predictions on them: quality and cost out-of-fold, holds in-sample."""
         rng = spawn_rng(self.settings.seed, "folds")
         return self._known(self.train_table, cross_fit(self._recipe, self.train_table, folds=_FOLDS, rng=rng))
 
@@ -98,7 +98,7 @@ class Site:
 
     @cached_property
     def _holds(self) -> FittedBinnedScorer:
-        """Predicts holds in the place of costs."""
+        """Predicts holds in the place of costs; fitted on all training queries, so in-sample on them."""
         table = self.train_table
         return self._recipe.fit(dataclasses.replace(table, cost_usd=table.hold_s, fixed_usd=0.0, _hash=[]))
 

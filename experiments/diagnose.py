@@ -64,10 +64,10 @@ def _refuse_ignored(settings: DiagnoseSettings) -> None:
 
 def diagnostics_of(settings: TuneSettings, prepared: Prepared) -> Diagnostics:
     """Diagnostics of the score that a policy of this kind is tuned on; draws from a random stream of its own."""
-    kind = "utility" if settings.policy.kind == "target" else settings.policy.kind  # a trained policy has no one score
-    family = policy_family(
-        kind, prepared.problem.family.scores, prepared.lanes, prepared.tune.n_tiers, offset_range=0.0
-    )
+    scores, kind = prepared.problem.family.scores, settings.policy.kind
+    if kind == "target":  # a trained policy has no one score; without predicted costs there is no utility either
+        kind = "thresholds" if scores.cost_usd is None else "utility"
+    family = policy_family(kind, scores, prepared.lanes, prepared.tune.n_tiers, offset_range=0.0)
     return diagnose(
         prepared.tune,
         prepared.validate,

@@ -83,13 +83,13 @@ Search
   controller=mobo budget=256              Bayesian optimisation, for spaces that cannot be enumerated and for load:
                                           controller.model=auto|grey|gp, controller.acquisition=auto|closed|qlognehvi,
                                           controller.q=1, controller.n_initial=N
-  controller=proteus                      Lagrangian RL, one result for a range of requested qualities (route at.quality=):
+  controller=proteus                      Lagrangian RL, one result for a range of requested qualities (at.quality=):
                                           policy=target trains the policy per query; thresholds|utility are searched for
                                           every requested quality, and compared with it. controller.lambda=per_tau|pid|
                                           scalar, controller.per_query.gradient=exact|sampled, .features=tfidf|hashed|
                                           sentence, .compare=false; controller.levels=65, controller.tau_range=[0.8,0.95]
   controller=ppo_lagrangian               PPO on the scenario's traffic: thresholds anew for every window, judged on
-                                          unseen traffic; its centre, static, is what gateways get. controller.dual=pid|
+                                          unseen traffic; gateways get its centre, static. controller.dual=pid|
                                           gradient, controller.window_s=SECONDS, controller.iterations=120
   controller=nsga2|tpe|parego|sobol|random|tutorial   baselines behind the same interface
   axes.margin=0.1 'axes.bounds={cost_usd: [0.01, 1e-5]}'   axes of hypervolume; default: the single tiers' range
@@ -239,8 +239,9 @@ changing.png; methods that are done are kept. The whole takes about 45 minutes o
 routefront control scenario=NAME output=DIR [slo_s=30] [quality_floor=0.9] [methods=[...]] [only=[...]] [seeds=8]
 
 Do thresholds that follow the load beat thresholds that stay? Share answered within slo_s, and cost, of controllers per
-window of traffic and of the static front (all thresholds, the best time-sharing of them at equal cost), all at one
-quality floor: settings that keep it on the training traffic are played on unseen traffic and queries, paired by seed.
+window of traffic and of the static front (all thresholds, the best time-sharing of them at equal cost). Settings that
+keep the quality floor on the training traffic are played on unseen traffic and queries, paired by seed; those that
+miss it there are marked, and a second column compares at equal quality.
 Writes summary.json, summary.md, front.png and timeline.png; cells that are done are kept. About 10 min for a day.
   methods=[static,budget_pacing,latency_pacing,queue_pacing,index,assignment,ppo_lagrangian,clairvoyant]
       static          always there: the others start from its points
@@ -248,7 +249,7 @@ Writes summary.json, summary.md, front.png and timeline.png; cells that are done
       index           quality - price * cost - price * expected wait, per request
       assignment      a linear programme per window: least cost under quality and slots
       ppo_lagrangian  a policy trained on training traffic (needs torch)
-      clairvoyant     a bound: knows the unseen traffic
+      clairvoyant     thresholds per window that know the unseen traffic: a local optimum, no bound for other rules
   only=[index]                some of the methods now; the summary covers what is done
   seeds=8 train_seeds=2       unseen and training traffics; n_queries=20000 rows of each draw
   window_s=null quick_window_s=null   of thresholds per window; of rules that follow queues

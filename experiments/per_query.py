@@ -13,7 +13,7 @@ from experiments.console import progress
 from experiments.files import write_json
 from experiments.loading import quality_head
 from experiments.pipeline import Prepared
-from experiments.proteus import Training, with_policy
+from experiments.proteus import Training, need_torch, with_policy
 from experiments.rl_settings import ProteusSettings
 from experiments.run_folder import TRAINING, RunFolder
 from experiments.settings import TuneSettings
@@ -27,6 +27,17 @@ from toolkit.scorers.base import FittedScorer, Scorer, cross_fit
 from toolkit.search.base import SearchResult
 
 FOLDER, FILE = "per_query", "distillation.json"
+
+
+def check_per_query(settings: TuneSettings) -> None:
+    """Find out before a search whether the comparison after it can be trained.
+
+    Raises:
+        MissingDependencyError: If it needs torch, and torch is not installed.
+    """
+    chosen = settings.controller
+    if isinstance(chosen, ProteusSettings) and chosen.per_query.compare and settings.policy.kind != "target":
+        need_torch("controller.per_query.compare=true", " (or controller.per_query.compare=false)")
 
 
 @contextmanager
@@ -147,7 +158,7 @@ def compare(
             for split, (quality, cost) in zip(("tune", "validate"), figures, strict=True):
                 row |= {f"{name}_{split}_quality": float(quality[at]), f"{name}_{split}_cost_usd": float(cost[at])}
         rows.append(row)
-    ratio = [r["parameters_validate_cost_usd"] / r["per_query_validate_cost_usd"] for r in rows]
+    ratio = [cost_ratio(r["parameters_validate_cost_usd"], r["per_query_validate_cost_usd"]) for r in rows]
     gain = [r["parameters_validate_quality"] - r["per_query_validate_quality"] for r in rows]
     return PerQuery(
         scorer=scorer,
@@ -156,6 +167,13 @@ def compare(
         extra_cost=float(np.median(ratio)) - 1.0 if ratio else np.nan,
         extra_quality=float(np.mean(gain)) if gain else np.nan,
     )
+
+
+def cost_ratio(cost: float, against: float) -> float:
+    """`cost / against`; 1 where both are nothing, as on a tier that bills nothing."""
+    if cost == against:
+        return 1.0
+    return cost / against if against else np.inf
 
 
 def _figures(family: Family, params: FloatArray, table: OutcomeTable) -> tuple[FloatArray, FloatArray]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from experiments.rl_settings import ProteusSettings
 from experiments.settings import TuneSettings
-from simulators.errors import ConfigError
+from simulators.errors import ConfigError, MissingDependencyError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.evaluation.constraints import Constraint, parse_constraints
 from toolkit.evaluation.metrics import QUANTILES, Metric
+from toolkit.evaluation.slices import coverage
 from toolkit.families.target import TargetFamily
 from toolkit.problem import RoutingProblem
 from toolkit.scorers.base import Scorer
@@ -41,6 +43,7 @@ def check_proteus(settings: TuneSettings) -> None:
 
     Raises:
         ConfigError: If policy, space or lambda do not fit the controller.
+        MissingDependencyError: If the policy is to be trained and torch is not installed.
     """
     chosen = settings.controller
     if not isinstance(chosen, ProteusSettings):
@@ -58,6 +61,18 @@ def check_proteus(settings: TuneSettings) -> None:
             f"controller.lambda={chosen.lambda_} gives the same parameters for every requested quality; use "
             "controller.lambda=per_tau or pid, or policy=target to see what it does"
         )
+    if settings.policy.kind == "target":
+        need_torch("policy=target controller=proteus")
+
+
+def need_torch(who: str, otherwise: str = "") -> None:
+    """Refuse early what cannot be trained here.
+
+    Raises:
+        MissingDependencyError: If torch is not installed; `who` needs it.
+    """
+    if find_spec("torch") is None:
+        raise MissingDependencyError(f"{who} needs torch: pip install 'routefront[rl]'{otherwise}")
 
 
 def targets_of(settings: ProteusSettings, table: OutcomeTable, floor: float | None) -> FloatArray:
@@ -87,7 +102,7 @@ def with_policy(settings: TuneSettings, base: Scorer, table: OutcomeTable, train
     Args:
         settings: The settings; the controller is proteus.
         base: The quality head; predicts quality (and cost) per tier.
-        table: The tune split, for the range of requested qualities.
+        table: The tune split, for the range of requested qualities and the slices that count.
         training: Checkpoints and progress, or None.
     """
     from toolkit.scorers.embedding import Embedding
@@ -105,6 +120,7 @@ def with_policy(settings: TuneSettings, base: Scorer, table: OutcomeTable, train
         folds=settings.folds,
         seed=int(spawn_rng(settings.seed, "proteus").integers(2**31)),
         constraints=trainable(parse_constraints(settings.constraints)),
+        cover=coverage(table, settings.slices.minimum),
         checkpoints=None if training is None else training.folder,
         on_progress=None if training is None else _Steps(training.on_progress, settings.folds + 1),
     )

@@ -60,12 +60,12 @@ def run_reproduce(settings: ReproduceSettings, *, quiet: bool = False) -> dict[s
 
 
 def plan(settings: ReproduceSettings) -> list[Cell]:
-    """All cells, seeds first, so that an interrupted run has whole seeds; of a seed, methods before the rest."""
+    """All cells: methods before ablations and leaks, and seed by seed, so that an interrupted run has whole seeds."""
     return [
         Cell(set=name, seed=seed, part=part, method=method)
+        for part in settings.parts
         for seed in range(settings.seeds)
         for name in settings.sets
-        for part in settings.parts
         if part == "methods" or not settings.only or name in settings.only
         for method in names_of(settings, part)
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.reproduce_data import Halves, text_scorer
 from experiments.reproduce_settings import ReproduceSettings
@@ -35,7 +36,14 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "sampled_no_critic": {"gradient": "sampled", "critic": False},
 }
 """Name -> options of PROTEUS; `proteus` itself is one lambda per bin of tau, learned gamma, exact gradient."""
-LEAKS = ("labels_proteus", "labels_utility", "rows_proteus", "rows_utility", "rows_utility_flexible")
+LEAKS = (
+    "labels_proteus",
+    "labels_utility",
+    "rows_proteus",
+    "rows_utility",
+    "rows_utility_flexible",
+    "rows_utility_memory",
+)
 CARROT_FACTOR = 100.0
 """As in CARROT's published code: its paper's 1 leaves costs in USD without any weight."""
 _ROW_SHARE = 0.7
@@ -132,7 +140,8 @@ def _recipe(
 ) -> ProteusScorer:
     from toolkit.search.proteus import ProteusOptions
 
-    effort = {} if settings.steps is None else {"steps": settings.steps}
+    asked = {"steps": settings.steps, "learning_rate": settings.learning_rate}
+    effort = {name: value for name, value in asked.items() if value is not None}
     return ProteusScorer(
         base=base or text_scorer(settings.scorer, split.seed),
         options=ProteusOptions(**{**effort, **options}),
@@ -250,6 +259,8 @@ def _leak(settings: ReproduceSettings, split: Split, name: str) -> Stored:
     tables = (split.tune, split.held_out)
     if what == "labels":
         quality = np.concatenate([table.quality for table in tables])
+    elif method.endswith("memory"):
+        quality = remembered_rows(split)
     else:
         alpha = 1e-2 if method.endswith("flexible") or method == "proteus" else settings.scorer.ridge_alpha
         quality = leaked_rows(split, alpha)
@@ -277,14 +288,26 @@ def leaked_rows(split: Split, alpha: float) -> FloatArray:
     from sklearn.linear_model import Ridge
 
     prompts = tuple(text for table in (split.tune, split.held_out) for text in table.queries.prompt or ())
-    truth = np.concatenate([split.tune.quality, split.held_out.quality])
+    truth, seen = _rows(split)
     X = PromptFeatures.fit(prompts, seed=split.seed).transform(prompts)
-    seen = spawn_rng(split.seed, "rows").uniform(size=truth.shape) < _ROW_SHARE
     columns = []
     for k in range(truth.shape[1]):
         rows = np.flatnonzero(seen[:, k])
         columns.append(Ridge(alpha=alpha, solver="sparse_cg", tol=1e-6).fit(X[rows], truth[rows, k]).predict(X))
     return np.stack(columns, axis=1)
+
+
+def remembered_rows(split: Split) -> FloatArray:
+    """The same of a network that remembers its training rows and is honest about the others."""
+    truth, seen = _rows(split)
+    honest = [scores.quality for scores in (split.tune_scores, split.held_out_scores) if scores.quality is not None]
+    return np.where(seen, truth, np.concatenate(honest))
+
+
+def _rows(split: Split) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """True qualities of all (prompt, model) rows, and which of the rows are training data."""
+    truth = np.concatenate([split.tune.quality, split.held_out.quality])
+    return truth, spawn_rng(split.seed, "rows").uniform(size=truth.shape) < _ROW_SHARE
 
 
 def halves_of(split: Split) -> Halves:

@@ -55,6 +55,7 @@ class ReproduceSettings(_Settings):
     window: Annotated[int, Field(ge=2)]
     changing_queries: Annotated[int, Field(ge=10)]
     steps: Annotated[int, Field(ge=1)] | None
+    learning_rate: Annotated[float, Field(gt=0)] | None
     rounds: Annotated[int, Field(ge=1)] | None
     policy_folds: Annotated[int, Field(ge=2)]
     workers: Annotated[int, Field(ge=1)]

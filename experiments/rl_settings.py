@@ -37,6 +37,8 @@ class PerQuerySettings(_Settings):
     batch: Count
     learning_rate: Positive
     weight_decay: NotNegative
+    common_rate: Positive
+    boost_rate: NotNegative | None
     bins: Annotated[int, Field(ge=2)]
     dual_step: Positive | None
     settle: Annotated[int, Field(ge=0)]

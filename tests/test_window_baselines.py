@@ -1,4 +1,4 @@
-"""Rules per window, the static front they are held against, and the bound above them."""
+"""Rules per window, the static front they are held against, and thresholds that know the traffic."""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators.envs.telemetry import silence
+from simulators.envs.windows import Coming
 from simulators.errors import ConfigError
 from toolkit.baselines.window_assignment import Assignment, Bins, make_bins
 from toolkit.baselines.window_front import (
@@ -141,13 +142,26 @@ class TestIndex:
         rule = IndexRule(usd_price=np.zeros(1), wait_price=np.full(1, 10.0), hold_s=holds, window_s=10.0)
         decide = rule.begin(episode)
         n, same = 12, np.zeros(12, dtype=np.int64)
-        from simulators.envs.windows import Coming
-
         coming = Coming(requests=slice(0, n), row=same, ready_s=np.full(n, 1.0), score=np.full(n, np.nan))
         slots = np.array([2, 2, 3])
         tier = decide(silence(1, 3, slots), coming)[0]
         assert set(tier.tolist()) == {0, 1, 2}
         assert (np.bincount(tier[: int(slots.sum())], minlength=3) == slots).all()  # nobody waits while a slot is free
+
+    def test_a_station_without_tiers_changes_nothing(self, episode, holds):
+        slots, n = np.array([2, 2, 3, 5]), 12
+        wider = dataclasses.replace(episode)
+        wider.__dict__.update(slots=slots.astype(float), station=episode.station)
+        found = station_holds(episode.known, episode.station, 4)
+        assert found == pytest.approx([*holds, 0.0])
+        coming = Coming(requests=slice(0, n), row=np.arange(n), ready_s=np.arange(n) * 0.5, score=np.full(n, np.nan))
+        tiers = [
+            IndexRule(usd_price=np.zeros(1), wait_price=np.full(1, 10.0), hold_s=hold_s, window_s=10.0).begin(where)(
+                silence(1, 3, where.slots.astype(int)), coming
+            )
+            for hold_s, where in ((holds, episode), (found, wider))
+        ]
+        assert (tiers[0] == tiers[1]).all()
 
 
 def test_expected_wait_counts_those_ahead(episode, holds):
@@ -163,14 +177,12 @@ class TestAssignment:
         hold_s=np.array([[1.0, 4.0], [1.0, 4.0]]),
     )
 
-    def planned(self, episode, floor, load, rate=0.0):
-        two = dataclasses.replace(episode)
-        two.__dict__.update(slots=np.array([np.inf, 2.0]), station=np.array([0, 1]))
+    def planned(self, episode, floor, load, rate=0.0, slots=(np.inf, 2.0)):
         rule = Assignment(floor=np.array([floor]), load=np.array([load]), bins=self.BINS, window_s=60.0)
         known = dataclasses.replace(episode.known, quality=episode.known.quality[:, :2])
-        two = dataclasses.replace(two, known=known)
-        two.__dict__.update(slots=np.array([np.inf, 2.0]), station=np.array([0, 1]))
-        return rule.plan(two, rate, np.zeros((1, 2), dtype=np.int64))[0]
+        two = dataclasses.replace(episode, known=known)
+        two.__dict__.update(slots=np.array(slots), station=np.array([0, 1]))
+        return rule.plan(two, rate, np.zeros((1, len(slots)), dtype=np.int64))[0]
 
     def test_least_cost_at_a_quality(self, episode):
         """The hard bin gains five times as much per dollar, so it is served first: 0.7 + 0.5 x = 0.9."""
@@ -180,6 +192,10 @@ class TestAssignment:
         """One request a second of 4 s on 2 slots, half of them used: a quarter may pass."""
         found = self.planned(episode, 0.9, 0.5, rate=1.0)
         assert found[:, 1].sum() == pytest.approx(0.25) and found.sum() == pytest.approx(1.0)
+
+    def test_a_station_without_tiers_changes_nothing(self, episode):
+        plain = self.planned(episode, 0.9, 0.5, rate=1.0)
+        assert self.planned(episode, 0.9, 0.5, rate=1.0, slots=(np.inf, 2.0, 4.0)) == pytest.approx(plain)
 
     def test_bins_are_means_by_rank(self, episode):
         bins = make_bins(episode.known, 4)

@@ -309,10 +309,17 @@ class TuningEpisodes:
             reward = reward + (self._multipliers * slack).sum(axis=1)
         info = _info(figures) | {
             "slack": slack,
+            "requests_by_constraint": self._counted(figures),
             "thresholds": thresholds,
             "at_s": np.full(self._n, simulator.telemetry.at_s),
         }
         return Step(seen=self._see(), reward=reward, over=simulator.done, info=info)
+
+    def _counted(self, figures: Figures) -> IntArray:
+        """`n x c` requests of the window that each limit is on."""
+        whole = figures.requests.sum(axis=1)
+        counted = [whole if code is None else figures.requests[:, code] for code in self._codes]
+        return np.stack(counted, axis=1) if counted else np.zeros((self._n, 0), dtype=np.int64)
 
     def _slack(self, figures: Figures) -> FloatArray:
         """`n x c`."""

@@ -1,7 +1,7 @@
 """Every method by name: `ROUTERS[name](split, **options) -> RouterRun`.
 
-What waits for traffic (latency pacing, queue-priced index, clairvoyant optimum) is not here: on recorded answers there
-is no queue.
+What waits for traffic (latency pacing, queue-priced index, clairvoyant thresholds) is not here: on recorded answers
+there is no queue.
 """
 
 from __future__ import annotations

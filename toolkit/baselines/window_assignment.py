@@ -94,7 +94,8 @@ class Assignment:
     def plan(self, episode: Episode, rate_per_s: float, waiting: IntArray) -> FloatArray:
         """`n x B x K` shares of the traffic, for a rate and `waiting: n x J`."""
         shape = (self.n, len(self.bins), episode.known.quality.shape[1])
-        bounded = np.flatnonzero(np.isfinite(episode.slots))
+        served = np.isin(np.arange(len(episode.slots)), episode.station)
+        bounded = np.flatnonzero(np.isfinite(episode.slots) & served)
         n_shares, n_slack = math.prod(shape[1:]), 1 + len(bounded)
         hold_s = np.array([self.bins.hold_s[:, episode.station == j].mean() for j in bounded])
         room = self.load[:, None] * episode.slots[bounded] - waiting[:, bounded] * hold_s / self.window_s

@@ -1,9 +1,10 @@
-"""What cuts per window could do for one known stretch of traffic: a bound, which no controller can have.
+"""Clairvoyant thresholds: cuts per window, searched on one known stretch of traffic, which no controller can do.
 
 It knows when everybody comes, what they ask and what every tier would answer. From static cuts on, each window's cuts
 are moved one by one; a linear programme over the moves' effects picks a set that keeps quality and cost, and the best
-part of that set, simulated as a whole, is taken. It ends in a local optimum of cuts per window, so it is a *lower*
-bound of what perfect knowledge could do, and of cuts only: queries of one window are told apart by the score.
+part of that set, simulated as a whole, is taken. It ends in a local optimum of cuts per window: perfect knowledge could
+do at least as well with them. Nothing is bounded from above, least of all rules that decide per request; queries of one
+window are told apart by the score alone.
 
 Notation: W windows, K tiers, n candidates.
 """

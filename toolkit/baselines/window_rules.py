@@ -25,6 +25,7 @@ from simulators.outcomes import FloatArray, IntArray
 from toolkit.baselines.windows import Decide, Episode, Known, Tiers, expected_wait_s, tiers_of
 
 STEP, FORGET, MOST = 0.05, 0.05, 5.0
+_LEAST_HOLD_S = 1e-9  # of a station that no tier uses, so that nothing is divided by 0
 
 
 class Pacer:
@@ -101,6 +102,7 @@ class IndexRule:
     """Each request to the tier of the largest index, one after the other.
 
     Queues are those at the start of the window, plus what the rule has sent since, minus what must have ended since.
+    Refusals are not looked at: a station that refuses everybody has no queue and looks free.
 
     Attributes:
         usd_price: `n` prices of cost, quality per USD.
@@ -121,14 +123,14 @@ class IndexRule:
     def begin(self, episode: Episode) -> Decide:
         """See `Rule`."""
         known, station, slots = episode.known, episode.station, episode.slots
-        every, per_request = np.arange(self.n), self.hold_s / slots
+        every, per_request, hold_s = np.arange(self.n), self.hold_s / slots, np.maximum(self.hold_s, _LEAST_HOLD_S)
 
         def decide(telemetry: Telemetry, coming: Coming) -> Tiers:
             here, now_s = (telemetry.waiting + telemetry.held).astype(np.float64), telemetry.at_s
             worth = known.quality[coming.row] - self.usd_price[:, None, None] * known.cost_usd[coming.row]
             tier = np.empty((self.n, len(coming.row)), dtype=np.int8)
             for i, ready_s in enumerate(coming.ready_s.tolist()):
-                here = np.maximum(here - max(ready_s - now_s, 0.0) * np.minimum(here, slots) / self.hold_s, 0.0)
+                here = np.maximum(here - max(ready_s - now_s, 0.0) * np.minimum(here, slots) / hold_s, 0.0)
                 now_s = max(ready_s, now_s)
                 wait_s = np.maximum(here - slots + 1.0, 0.0) * per_request
                 chosen = (worth[:, i] - self.wait_price[:, None] * wait_s[:, station]).argmax(axis=1)
@@ -140,7 +142,7 @@ class IndexRule:
 
 
 def station_holds(known: Known, station: IntArray, n_stations: int) -> FloatArray:
-    """`J` mean predicted hold of a query at each station: over all queries, and over the tiers that share it."""
+    """`J` mean predicted hold of a query at each station: over all queries and its tiers; 0 where there are none."""
     per_tier = known.hold_s.mean(axis=0)
     total = np.bincount(station, weights=per_tier, minlength=n_stations)
     return np.asarray(total / np.maximum(np.bincount(station, minlength=n_stations), 1))

@@ -63,8 +63,11 @@ class Embedding:
         vocabulary, arrays = _fit_words(prompts) if self.kind == "tfidf" else ({}, {})
         unprojected = FittedEmbedding(kind=self.kind, signals=(), arrays=arrays, vocabulary=vocabulary)
         X = unprojected.words(prompts)
+        if X.shape[1] < 2:  # one word altogether tells no query from another
+            return _scaled(FittedEmbedding(kind="shape", signals=(), arrays={}), queries)
         d = min(self.dimensions, X.shape[1], max(len(prompts) - 1, 1))
-        svd = TruncatedSVD(n_components=d, random_state=seed).fit(X)
+        with np.errstate(divide="ignore", invalid="ignore"):  # shares of a variance that may be 0; they are not used
+            svd = TruncatedSVD(n_components=d, random_state=seed).fit(X)
         projected = FittedEmbedding(
             kind=self.kind, signals=(), arrays={**arrays, "projection": svd.components_}, vocabulary=vocabulary
         )

@@ -51,7 +51,8 @@ class PolicyNetwork:
     """A trained network, its multipliers and its scales.
 
     Attributes:
-        arrays: `w1: (D + 1 + m) x H`, `b1`, `gate: m x H`, `gate0`, `w2: H x H`, `b2`, `w3: H x 2`, `b3`, `boost: K`,
+        arrays: `w1: (D + 1 + m) x H`, `b1`, `gate: m x H`, `gate0`, `w2: H x H`, `b2`, `w3: H x 2`, `b3`,
+            `skip: (1 + m) x 2`, `boost: K`,
             `gamma`, `input_mean: D`, `input_scale: D`, `bins: B` of tau, `multipliers: m x B`.
     """
 
@@ -75,7 +76,7 @@ class PolicyNetwork:
         for t in range(len(tau)):
             hidden = np.maximum(of_query + of_target[t], 0.0) * gate[t]
             hidden = np.maximum(hidden @ a["w2"] + a["b2"], 0.0)
-            alpha, beta = beta_parameters(hidden @ a["w3"] + a["b3"])
+            alpha, beta = beta_parameters(hidden @ a["w3"] + at[t] @ a["skip"] + a["b3"])
             found[:, t] = alpha / (alpha + beta)
         return found
 
@@ -116,7 +117,7 @@ class FittedProteus:
         network: The trained policy.
         targets: `T` requested qualities that `predict` answers for, ascending.
         cost_scale: Quality per USD (or per step of the tier index) by which predicted costs become prices.
-        summary: Options and what training found, for a reader.
+        summary: Options and what training found, for a reader; of a fit, `seconds` of training too.
     """
 
     base: FittedScorer
@@ -149,7 +150,7 @@ class FittedProteus:
         """Arrays as .npz without pickle, the summary as JSON, the base scorer in a folder of its own."""
         arrays = {**self.network.arrays, "targets": self.targets, "cost_scale": np.array(self.cost_scale)}
         np.savez_compressed(folder / "proteus.npz", allow_pickle=False, **arrays)
-        (folder / "proteus.json").write_text(json.dumps(dict(self.summary)), encoding="utf-8")
+        (folder / "proteus.json").write_text(json.dumps(self._lasting), encoding="utf-8")
         self.embedding.save(folder)
         (folder / "base").mkdir()
         self.base.save(folder / "base")
@@ -173,7 +174,12 @@ class FittedProteus:
         """The base, what the network reads, the options and what training found."""
         ends = {"from": float(self.targets[0]), "to": float(self.targets[-1]), "n": len(self.targets)}
         found: dict[str, object] = {"kind": self.kind, "base": self.base.describe(), "targets": ends}
-        return {**found, "embedding": self.embedding.describe(), **self.summary}
+        return {**found, "embedding": self.embedding.describe(), **self._lasting}
+
+    @property
+    def _lasting(self) -> dict[str, object]:
+        """The summary without what differs from run to run, because a certificate is valid for what is stored."""
+        return {name: value for name, value in self.summary.items() if name != "seconds"}
 
 
 def priced_predictions(scores: ScoreTable, cost_scale: float) -> tuple[FloatArray, FloatArray]:

@@ -304,7 +304,8 @@ class LagrangianController:
         if len(targets) == 0:
             return np.empty((0, self._x.shape[1]))
         near = self._options.at(self._options.temperature, self._round / self._options.rounds)
-        leaders = self._leaders(concatenate(self._known))[targets]
+        known = self._leaders(concatenate(self._known)) if self._known else self._x
+        leaders = known[targets]
         size = near * _WIDEST_PROBE ** self._rng.random((len(targets), 1))
         beside = leaders + size * self._rng.standard_normal(leaders.shape)
         anywhere = self._rng.random(leaders.shape)

@@ -1,7 +1,7 @@
 r"""Multipliers of constraints: dual ascent, and the PID form of it.
 
-Notation: shape `s` is any (one multiplier, one per constraint, one per constraint and bin of the target). `shortfall` is
-`-slack`: positive where a constraint is violated. Multipliers are never negative.
+Notation: shape `s` is any (one multiplier, one per constraint, one per constraint and bin of the target). `shortfall`
+is `-slack`: positive where a constraint is violated. Multipliers are never negative.
 
 References:
     [Stooke2020] A. Stooke, J. Achiam, P. Abbeel, Responsive safety in reinforcement learning by PID Lagrangian methods,
@@ -65,9 +65,8 @@ class GradientDual:
 
     def __post_init__(self) -> None:
         if not (self.step_size > 0 and 0 <= self.start <= self.most):
-            raise ConfigError(
-                f"a multiplier needs step_size > 0 and 0 <= start <= most; got {self.step_size}, {self.start}, {self.most}"
-            )
+            got = f"{self.step_size}, {self.start}, {self.most}"
+            raise ConfigError(f"a multiplier needs step_size > 0 and 0 <= start <= most; got {got}")
 
     def init(self, shape: tuple[int, ...]) -> DualState:
         """See `Dual`."""
@@ -91,7 +90,7 @@ class PidDual:
 
     Attributes:
         proportional, integral, derivative: The gains; the derivative only brakes a growing violation.
-        relative: The integral's step is in proportion to `1 + I`.
+        relative: All three terms move in proportion to `1 + I`, I being the integral before the step.
         start: Integral at the start.
         most: Upper limit of multiplier and integral.
     """

@@ -26,6 +26,9 @@ What differs from the paper, or what it leaves open ("-"):
 | alpha | not given | 1, given that scale | `alpha` |
 | size of the reward | - | divided by 1 + the sum of multipliers: the same optimum, gradients of one size | |
 | PPO clip, epochs, value loss, entropy | not given | 0.2, 4, 0.5, none; plain advantages | `ppo_clip`, `epochs` |
+| tau and lambda to mu | through the network | and directly, at a rate of its own, so that spend follows tau | `common_rate` |
+| b | learned | at a low rate: the middle of the range pushes dear tiers away, and closes its top | `boost_rate` |
+| first lambda | - | what a point of quality costs the Zero router at that tau | |
 | weight decay | AdamW's | 10, matrices only: a few hundred queries are learned by heart otherwise | `weight_decay` |
 | constraints | quality | any that are means over queries, a multiplier each | `AdditiveConstraint` |
 
@@ -72,6 +75,8 @@ class ProteusOptions:
         tau_draw: A requested quality per `query` or per `batch`.
         alpha: Weight of the price in the reward.
         hidden, steps, batch, learning_rate, weight_decay, clip_norm: Of network and AdamW.
+        common_rate: Step size of what all queries share: gamma, and the direct way from tau and lambda to mu.
+        boost_rate: Step size of b; None: 1e-5, or that of the network where constraints beyond quality need it.
         temperature_start, temperature_end: Of the softmax over tiers, in quality; falls geometrically.
         bins: Bins of tau with a multiplier each.
         dual_step, dual_every: Step size of the multipliers (None: 0.4 for `scalar`, else 10), batches between steps.
@@ -92,9 +97,11 @@ class ProteusOptions:
     steps: int = 600
     batch: int = 256
     learning_rate: float = 3e-4
+    common_rate: float = 5e-2
+    boost_rate: float | None = None
     weight_decay: float = 10.0
     clip_norm: float = 1.0
-    temperature_start: float = 0.05
+    temperature_start: float = 0.5
     temperature_end: float = 0.005
     bins: int = 17
     dual_step: float | None = None
@@ -202,7 +209,8 @@ def policy_head(w: Weights, x: Any, at: Any) -> tuple[Any, Any]:
     hidden = (torch.cat([x, at], dim=1) @ w["w1"] + w["b1"]).clamp_min(0.0)
     hidden = hidden * 2.0 * torch.sigmoid(at[:, 1:] @ w["gate"] + w["gate0"])
     hidden = (hidden @ w["w2"] + w["b2"]).clamp_min(0.0)
-    raw = MOST_CONCENTRATED * torch.tanh((hidden @ w["w3"] + w["b3"]) / MOST_CONCENTRATED)
+    raw = hidden @ w["w3"] + at @ w["skip"] + w["b3"]
+    raw = MOST_CONCENTRATED * torch.tanh(raw / MOST_CONCENTRATED)
     both = 1.0 + torch.logaddexp(raw, torch.zeros_like(raw))
     return both[:, 0], both[:, 1]
 

@@ -15,17 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.evaluation.constraints import Constraint
+from toolkit.evaluation.slices import Coverage
 from toolkit.scorers.base import Scorer, ScoreTable, cross_fit
 from toolkit.scorers.embedding import Embedding
 from toolkit.scorers.proteus import FittedProteus, priced_predictions, query_inputs, stand_in_cost
 from toolkit.search.proteus import AdditiveConstraint, ProteusOptions, TrainingData, price_scale
 from toolkit.search.proteus_training import Trained, train
 
+_PRICE_MARGIN = 2.0
+"""mu never reaches 0, so that the price must exceed the largest gain by more than a hair."""
 _ADDITIVE = (
     "quality, worst_slice, cost, latency_mean, share_over:SECONDS and share_within:SECONDS, each also as NAME@SLICE"
 )
@@ -38,17 +42,28 @@ def default_targets(table: OutcomeTable, n: int = 65) -> FloatArray:
     return np.linspace(of_tier.min(), best + (oracle - best) / 4, n)
 
 
-def additive_constraints(constraint: Constraint, table: OutcomeTable) -> tuple[AdditiveConstraint, ...]:
-    """One constraint on a table's rows as means over queries; `worst_slice` becomes a floor for each slice.
+def additive_constraints(
+    constraint: Constraint, table: OutcomeTable, cover: Coverage | None = None
+) -> tuple[AdditiveConstraint, ...]:
+    """One constraint on a table's rows as means over queries; `worst_slice` becomes a floor for each group.
+
+    Args:
+        constraint: What is bounded.
+        table: The queries.
+        cover: Groups of slices that count, small ones together; None: each slice.
 
     Raises:
         ConfigError: If its metric is no mean over queries (a quantile, a bound), or the table lacks what it needs.
     """
     metric = constraint.metric
     if metric.base == "worst_slice":
-        floors = [dataclasses.replace(constraint.metric, base="quality", slice_name=name) for name in table.slices]
-        parts = [dataclasses.replace(constraint, name=f"{constraint.name}@{m.slice_name}", metric=m) for m in floors]
-        return tuple(found for part in parts for found in additive_constraints(part, table))
+        names = table.slices if cover is None else cover.groups
+        group = table.slice_code if cover is None else cover.group_of_rows(table)
+        floor = constraint.slack(table.quality)
+        return tuple(
+            AdditiveConstraint(name=f"{constraint.name}@{name}", slack=floor * _weight(group == g)[:, None])
+            for g, name in enumerate(names)
+        )
     slack = constraint.slack(_values(constraint, table))
     if constraint.metric.base in {"cost", "latency_mean"}:
         slack = slack / constraint.limit  # so that multipliers of USD, seconds and shares are of one size
@@ -86,8 +101,12 @@ def _slice_weight(constraint: Constraint, table: OutcomeTable) -> FloatArray:
         raise ConfigError(
             f"the constraint {constraint.name} names the slice {name!r}; the data has {list(table.slices)}"
         )
-    inside = table.slice_code == table.slices.index(name)
-    return np.asarray(inside * (table.n_queries / max(int(inside.sum()), 1)))
+    return _weight(table.slice_code == table.slices.index(name))
+
+
+def _weight(inside: NDArray[np.bool_]) -> FloatArray:
+    """`N`: N over the number of those inside, 0 outside."""
+    return np.asarray(inside * (len(inside) / max(int(inside.sum()), 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +121,7 @@ class ProteusScorer:
         folds: For the base's out-of-fold predictions.
         seed: Of folds, embedding and training.
         constraints: Beyond quality; turned into arrays for each table that is fitted.
+        cover: Groups of slices that a floor of the worst slice is about; None: each slice.
         checkpoints: Folder of checkpoints, one file per table that is fitted, or None.
         on_progress: Told `(step, steps)` of each training.
     """
@@ -113,6 +133,7 @@ class ProteusScorer:
     folds: int = 5
     seed: int = 0
     constraints: tuple[Constraint, ...] = ()
+    cover: Coverage | None = None
     checkpoints: Path | None = None
     on_progress: Callable[[int, int], None] | None = None
     learned = True
@@ -148,7 +169,9 @@ class ProteusScorer:
     def _data(self, table: OutcomeTable, scores: ScoreTable, z: FloatArray, scale: float) -> TrainingData:
         p, c = priced_predictions(scores, scale)
         known = scores.cost_usd is not None and table.has_cost
-        constraints = [a for constraint in self.constraints for a in additive_constraints(constraint, table)]
+        constraints = [
+            a for constraint in self.constraints for a in additive_constraints(constraint, table, self.cover)
+        ]
         return TrainingData(
             z=z, p=p, c=c, q=table.quality, price=scale * table.cost_usd if known else c, constraints=tuple(constraints)
         )
@@ -191,6 +214,5 @@ def _usable(scores: ScoreTable) -> np.ndarray:
 def _scale(scores: ScoreTable) -> float:
     quality, _ = priced_predictions(scores, 1.0)
     cost = scores.cost_usd
-    return price_scale(
-        quality, np.broadcast_to(stand_in_cost(quality.shape[1]), quality.shape) if cost is None else cost
-    )
+    known = np.broadcast_to(stand_in_cost(quality.shape[1]), quality.shape) if cost is None else cost
+    return _PRICE_MARGIN * price_scale(quality, known)

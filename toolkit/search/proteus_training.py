@@ -40,6 +40,11 @@ from toolkit.search.proteus import (
 )
 from toolkit.search.proteus_checkpoint import load_checkpoint, save_checkpoint
 from toolkit.search.torch_tools import isolated, tensor
+from toolkit.zero_router import zero_router
+
+_LOW_RATE = 1e-5
+_COMMON = ("skip", "b3", "gamma")
+"""Weights that all queries share."""
 
 _VALUE_WEIGHT = 0.5
 
@@ -123,13 +128,27 @@ class _Training:
         self.q, self.price = tensor(data.q if label else data.p), tensor(data.price if label else data.c)
         self.n_multipliers = 1 + len(data.constraints)
         self.multipliers = Multipliers.make(options, low, high)
-        self.dual = self.multipliers.init(self.n_multipliers)
+        self.dual = self._first_multipliers()
         self.sums = np.zeros((self.n_multipliers + 1, *self.dual.value.shape[1:]))
         self.log_sum, self.n_log = np.zeros_like(self.dual.value), 0
         self.short_sum, self.n_short = np.zeros_like(self.dual.value), np.zeros_like(self.dual.value)
         self.step = 0
         self.w: Weights = {name: tensor(value).requires_grad_() for name, value in self._initial().items()}
         self.optimiser = self._adamw()
+
+    def _first_multipliers(self) -> DualState:
+        """0 beyond quality; for quality, what a point of it costs the Zero router at each bin of tau."""
+        state = self.multipliers.init(self.n_multipliers)
+        if self.multipliers.shared:
+            return state
+        hull = zero_router(self.data.price.mean(axis=0), self.data.q.mean(axis=0))
+        if len(hull.tier) < 2:
+            return state
+        slope = np.diff(hull.cost_usd) / np.diff(hull.quality)
+        piece = np.clip(np.searchsorted(hull.quality, self.multipliers.bins) - 1, 0, len(slope) - 1)
+        value = state.value.copy()
+        value[0] = np.clip(self.options.alpha * slope[piece] - 1.0, 0.0, self.options.most_multiplier)
+        return dataclasses.replace(state, value=value, integral=value)
 
     def _initial(self) -> dict[str, FloatArray]:
         """Small weights: at the start mu is about 1/2 for every query."""
@@ -144,6 +163,7 @@ class _Training:
             "b2": np.zeros(h),
             "w3": 0.1 * self._normal(h, 2),
             "b3": np.full(2, 2.0),
+            "skip": np.zeros((1 + m, 2)),
             "boost": np.zeros(k),
         }
         if self.options.gamma is None:
@@ -158,13 +178,23 @@ class _Training:
     def _adamw(self) -> Any:
         import torch
 
-        matrices = [w for name, w in self.w.items() if name != "boost" and w.ndim == 2]
-        others = [w for name, w in self.w.items() if name == "boost" or w.ndim != 2]
+        o = self.options
+        common = [w for name, w in self.w.items() if name in _COMMON]
+        matrices = [w for name, w in self.w.items() if name not in {*_COMMON, "boost"} and w.ndim == 2]
+        others = [w for name, w in self.w.items() if name not in {*_COMMON, "boost"} and w.ndim != 2]
         groups = [
-            {"params": matrices, "weight_decay": self.options.weight_decay},
+            {"params": matrices, "weight_decay": o.weight_decay},
             {"params": others, "weight_decay": 0.0},
+            {"params": common, "weight_decay": 0.0, "lr": o.common_rate},
+            {"params": [self.w["boost"]], "weight_decay": 0.0, "lr": self._boost_rate},
         ]
-        return torch.optim.AdamW(groups, lr=self.options.learning_rate)
+        return torch.optim.AdamW(groups, lr=o.learning_rate)
+
+    @property
+    def _boost_rate(self) -> float:
+        if self.options.boost_rate is not None:
+            return self.options.boost_rate
+        return self.options.learning_rate if self.data.constraints else _LOW_RATE
 
     def advance(self) -> None:
         """One batch: policy, loss, and every few batches the multipliers."""

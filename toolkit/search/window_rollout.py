@@ -5,7 +5,8 @@ d observed figures, A boundaries, c constraints.
 
 A constraint is an *exceedance share*: what exceeds (late answers, wrong answers, dollars) over all that is counted, at
 most a limit. Both are sums; an environment hands out the slack of each window such that its mean over an episode is
-limit minus share, exactly. Over several episodes, shares and costs are weighted by requests: again a ratio of sums.
+limit minus share, exactly. Over several episodes, costs are weighted by requests and a share by the requests that its
+constraint counts (those of its slice): again a ratio of sums.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from toolkit.search.window_policy import WindowPolicy, as_action
 class WindowEnvironment(Protocol):
     """What is asked of an environment: n candidates on one traffic; `ThresholdTuning-v0` as a vector is one.
 
-    `infos` of a step holds `slack: n x c` and `requests: n`, of the window just played.
+    `infos` of a step holds `slack: n x c` and `requests: n`, of the window just played. Where a constraint is on one
+    slice, also `requests_by_constraint: n x c`; without it every constraint counts all requests.
     """
 
     @property
@@ -47,6 +49,7 @@ class Rollout:
         reward: `T x E`, the negated cost on the environment's scale.
         slack: `T x E x c`.
         requests: `T x E` that were counted.
+        requests_by_constraint: `T x E x c` of those, the ones that each constraint counts.
     """
 
     observation: FloatArray
@@ -55,6 +58,7 @@ class Rollout:
     reward: FloatArray
     slack: FloatArray
     requests: FloatArray
+    requests_by_constraint: FloatArray
 
     @property
     def cost(self) -> float:
@@ -63,13 +67,21 @@ class Rollout:
 
     def shares(self, limits: FloatArray) -> FloatArray:
         """`c` exceedance shares over all episodes, given the environment's `limits: c`."""
-        return np.asarray(limits - self._weights @ self.slack.mean(axis=0))
+        slack, counted = self.slack.mean(axis=0), self.requests_by_constraint
+        found = self._weights @ slack
+        for i in np.flatnonzero((counted != self.requests[:, :, None]).any(axis=(0, 1))):
+            found[i] = _parts(counted[:, :, i]) @ slack[:, i]
+        return np.asarray(limits - found)
 
     @property
     def _weights(self) -> FloatArray:
-        """`E` parts of the requests that each episode has; equal where none was counted."""
-        requests = self.requests.sum(axis=0)
-        return np.asarray(requests / requests.sum()) if requests.any() else np.full(len(requests), 1 / len(requests))
+        return _parts(self.requests)
+
+
+def _parts(requests: FloatArray) -> FloatArray:
+    """`E` parts of `requests: T x E` that each episode has; equal where none was counted."""
+    total = requests.sum(axis=0)
+    return np.asarray(total / total.sum()) if total.any() else np.full(len(total), 1 / len(total))
 
 
 def play(
@@ -117,7 +129,7 @@ def _episodes(
             action = mean + np.exp(log_std) * rng.standard_normal(mean.shape)
             density = log_density(action, mean, log_std)
         following, reward, terminated, truncated, infos = environment.step(as_action(action))
-        figures = (observation, action, density, reward, infos["slack"], infos["requests"])
+        figures = (observation, action, density, reward, infos["slack"], infos["requests"], _counted(infos))
         steps.append(tuple(np.array(values, dtype=np.float64) for values in figures))
         observation, done = following, np.asarray(terminated) | np.asarray(truncated)
         if done.any() and not done.all():
@@ -126,6 +138,12 @@ def _episodes(
     if not all(np.isfinite(values).all() for values in stacked):
         raise InputDataError("the environment gave a figure that is not finite; missing ones must be encoded")
     return Rollout(**{field.name: values for field, values in zip(fields(Rollout), stacked, strict=True)})
+
+
+def _counted(infos: dict[str, Any]) -> FloatArray:
+    """`n x c` requests of a window by constraint."""
+    every = np.broadcast_to(np.asarray(infos["requests"])[:, None], np.shape(infos["slack"]))
+    return np.asarray(infos.get("requests_by_constraint", every))
 
 
 def traffic_seeds(rng: np.random.Generator, n: int) -> list[int]:

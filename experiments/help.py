@@ -86,8 +86,8 @@ Search
   controller=proteus                      Lagrangian RL, one result for a range of requested qualities (at.quality=):
                                           policy=target trains the policy per query; thresholds|utility are searched for
                                           every requested quality, and compared with it. controller.lambda=per_tau|pid|
-                                          scalar, controller.per_query.gradient=exact|sampled, .features=tfidf|hashed|
-                                          sentence, .compare=false; controller.levels=65, controller.tau_range=[0.8,0.95]
+                                          scalar, .per_query.gradient=exact|sampled, .per_query.features=tfidf|hashed|
+                                          sentence, .per_query.compare=false, .levels=65, .tau_range=[0.8,0.95]
   controller=ppo_lagrangian               PPO on the scenario's traffic: thresholds anew for every window, judged on
                                           unseen traffic; gateways get its centre, static. controller.dual=pid|
                                           gradient, controller.window_s=SECONDS, controller.iterations=120

@@ -26,7 +26,7 @@ What differs from the paper, or what it leaves open ("-"):
 | alpha | not given | 1, given that scale | `alpha` |
 | size of the reward | - | divided by 1 + the sum of multipliers: the same optimum, gradients of one size | |
 | PPO clip, epochs, value loss, entropy | not given | 0.2, 4, 0.5, none; plain advantages | `ppo_clip`, `epochs` |
-| tau and lambda to mu | through the network | and directly, at a rate of its own, so that spend follows tau | `common_rate` |
+| tau and lambda to mu | by the network | and directly, at a step size of its own | `common_rate` |
 | b | learned | at a low rate: the middle of the range pushes dear tiers away, and closes its top | `boost_rate` |
 | first lambda | - | what a point of quality costs the Zero router at that tau | |
 | weight decay | AdamW's | 10, matrices only: a few hundred queries are learned by heart otherwise | `weight_decay` |

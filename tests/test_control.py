@@ -35,6 +35,7 @@ def stamps(folder):
     return {p: p.stat().st_mtime_ns for p in (folder / "control" / "cells").rglob("*.json")}
 
 
+@pytest.mark.slow
 def test_compares_and_resumes(tmp_path):
     code, out, err = run_cli("control", *TINY, PLAIN, "only=[index]", "--json", cwd=tmp_path)
     assert code == 0, err
@@ -112,8 +113,8 @@ class TestFloorOnUnseenTraffic:
             "Further beyond it than queue_pacing, the best pacing rule, pairwise by seed: index †.",
             "† The floor was kept on the training traffic; mean quality on the unseen one is below it: latency_pacing "
             "(kept on 0 of 2 traffics), index (kept on 0 of 2 traffics).",
-            "Beyond the front, but not shown to be so at the floor: index. Static thresholds were held to no more than the "
-            "method's own quality there.",
+            "Beyond the front, but not shown to be so at the floor: index. Static thresholds were held to no "
+            "more than the method's own quality there.",
             "Chosen on the edge of what was tried: index (price per second 0.03, the largest of 5).",
         ]
 

@@ -51,6 +51,7 @@ def test_arguments_reach_the_environment():
     assert env.action_space.n == task.n_tiers
 
 
+@pytest.mark.slow
 def test_an_import_is_enough_in_a_fresh_process():
     code = (
         "import gymnasium; assert 'QueryRouting-v0' not in gymnasium.registry\n"
@@ -62,6 +63,7 @@ def test_an_import_is_enough_in_a_fresh_process():
     assert done.stdout.strip() in {"0", "1", "2"}
 
 
+@pytest.mark.slow
 def test_the_core_does_without_gymnasium():
     code = "import sys, experiments.environments, toolkit.problem, simulators.simulate as s; assert 'gymnasium' not in "
     code += "sys.modules"

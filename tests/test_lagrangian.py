@@ -204,6 +204,7 @@ def test_another_objective():
     )
 
 
+@pytest.mark.slow
 def test_latency_under_load_is_the_simulated_one():
     free = make_problem(n=150, constraints={"p95_ceiling_s": 8.0})
     world = make_queue_world(free.table, rate_per_s=2.0, slots={"tier2": 1}, rng=np.random.default_rng(5))

@@ -216,6 +216,7 @@ def spend(data: TrainingData, trained: object, tau: FloatArray) -> tuple[FloatAr
 
 
 class TestTraining:
+    @pytest.mark.slow
     def test_spend_follows_tau_with_a_table_and_not_with_the_frozen_scalar(self):
         data, tau = many_queries(), np.array([0.72, 0.77, 0.82])
         options = dataclasses.replace(QUICK, steps=150, settle=20, learning_rate=1e-2)
@@ -233,6 +234,7 @@ class TestTraining:
         assert trained.network.arrays["multipliers"][0, -1] > 0.5 * QUICK.most_multiplier
         assert trained.network.arrays["multipliers"][0, 0] < 100.0
 
+    @pytest.mark.slow
     def test_a_second_constraint_is_held_too(self):
         data = many_queries()
         share = np.tile([0.4, -0.6, 0.4], (len(data.q), 1))  # the middle tier on at most 40 % of the queries

@@ -56,6 +56,7 @@ class TestFitted:
         np.testing.assert_array_equal(found.quality, base.quality)
         np.testing.assert_array_equal(found.score, base.score)
 
+    @pytest.mark.slow
     def test_saved_and_loaded_it_routes_the_same_without_torch(self, tmp_path):
         fitted, new = recipe().fit(table()), table(40, seed=1).queries
         fitted.save(tmp_path)

@@ -176,6 +176,7 @@ def test_rows_of_held_out_prompts_in_training_flatter_the_predictions(split):
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_it_runs_and_goes_on_where_it_stopped(self, data, tmp_path):
         pytest.importorskip("torch")
         options = ("reproduce", f"data_dir={data}", "sets=[toy]", "output=out", "parts=[methods]", *QUICK)

@@ -270,6 +270,7 @@ class TestFront:
         assert cost_ratio(np.array([[0.95, 0.5, 0.85]]), static) is None
 
     @given(st.integers(0, 2**32 - 1))
+    @pytest.mark.slow
     def test_no_static_point_is_beyond_its_own_front(self, seed):
         rng = np.random.default_rng(seed)
         static = rng.random((3, 6, 3)) + 0.1

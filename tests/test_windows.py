@@ -88,6 +88,7 @@ def assert_same(totals, expected) -> None:
 
 @pytest.mark.parametrize("raw", [PLAIN, MESSY], ids=["plain", "messy"])
 @pytest.mark.parametrize("window_s", [0.7, 15.0, 1e6])
+@pytest.mark.slow
 def test_any_split_gives_the_figures_of_one_simulation(raw, window_s):
     world, table, score = make_case(raw)
     thresholds = np.array([[0.3, 0.6], [0.1, 0.2], [0.9, 2.0]])
@@ -105,6 +106,7 @@ def test_any_split_gives_the_figures_of_one_simulation(raw, window_s):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.floats(2.0, 400.0))
+@pytest.mark.slow
 def test_tiers_of_single_requests_that_change_with_time_too(seed, window_s):
     world, table, _ = make_case(MESSY, seed % 3)
     tier = np.random.default_rng(seed).integers(-1, 3, (2, world.n_requests)).astype(np.int8)

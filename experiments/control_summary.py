@@ -22,14 +22,14 @@ _EXPLAINED = (
     "Each method stands at the setting that was best on the training traffic: attainment less {weight:g} per USD "
     "per 1,000 requests, of those that kept the floor there. {mark}: its mean quality on the unseen traffic is below "
     "the floor. In brackets: on how many traffics it is not, where that is not all of them. Beyond static: points of "
-    "attainment over the best time-sharing of static thresholds of the same cost and at least the floor's quality (the method's own where "
-    "that is lower), paired by seed; then the same for static thresholds of at least the method's own quality. *:"
-    " no static mixture of that quality is so cheap, and the cheapest one stands in. Cost ratio: cost over that "
-    "of the cheapest static mixture of the same attainment and quality; none: no mixture has them. Clairvoyant "
-    "thresholds know the unseen traffic; they are a local optimum of thresholds per window at the cost of one static "
-    "point: knowledge could do at least as well, and rules that decide per request are not bounded by it. The static "
-    "row is the point that others start from. Intervals are over traffics, for one choice of settings and one trained "
-    "policy: what another training traffic or another training run would give is not in them."
+    "attainment over the best time-sharing of static thresholds of the same cost and at least the floor's quality (the "
+    "method's own where that is lower), paired by seed; then the same for static thresholds of at least the method's "
+    "own quality. *: no static mixture of that quality is so cheap, and the cheapest one stands in. Cost ratio: cost "
+    "over that of the cheapest static mixture of the same attainment and quality; none: no mixture has them. "
+    "Clairvoyant thresholds know the unseen traffic; they are a local optimum of thresholds per window at the cost of "
+    "one static point: knowledge could do at least as well, and rules that decide per request are not bounded by it. "
+    "The static row is the point that others start from. Intervals are over traffics, for one choice of settings and "
+    "one trained policy: what another training traffic or another training run would give is not in them."
 )
 _COLUMNS = (
     "method",

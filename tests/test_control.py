@@ -81,7 +81,7 @@ def row(quality, advantage=None, **changed):
         "quality": spread(quality),
         "failed": spread(0.0, 0.0),
         "below_floor": quality < 0.87,
-        "seeds_at_floor": int(quality >= 0.87),
+        "seeds_at_floor": 2 * int(quality >= 0.87),
         "seeds": 2,
         "at_edge": [],
         "advantage": compared,

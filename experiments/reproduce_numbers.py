@@ -105,7 +105,7 @@ def _thirds(taus: FloatArray, quality: FloatArray, cost: FloatArray) -> dict[str
     third = np.minimum((3 * np.arange(len(taus))) // len(taus), 2)
     return {
         name: {
-            "tau": float(taus[third == i].mean()),
+            "tau": _mean(taus[(third == i) & np.isfinite(quality)]),
             "quality": _mean(quality[third == i]),
             "cost_usd": _mean(cost[third == i]),
         }

@@ -35,6 +35,8 @@ _STRICT = 0.99
 _ANSWER_S = 1.0
 """Seconds of an answer in RPI: no set records them; at a millisecond of routing the factor is 0.999 either way."""
 CARROT_SETTINGS = (0.1, 0.5, 0.9)
+_OWN_PREDICTIONS = {"avengers_pro", "knn", "mlp", "omnirouter"}
+"""Methods whose decision takes something else than the scorer's time, and was not timed."""
 _FREE = frozenset({"cheapest", "best_fixed", "random", "fixed", "zero_router", "oracle", "oracle_path", "cascade"})
 
 
@@ -152,7 +154,8 @@ def _table2(stored: dict[str, Stored], taus: FloatArray, halves: Halves, pool: d
     found = {}
     for name, (quality, cost) in points.items():
         extra = stored[name].extra if name in stored else {}
-        router_s = 0.0 if name in _FREE else float(str(extra.get("decision_ms", 1e3 * base_s))) / 1e3
+        unmeasured = math.nan if name in _OWN_PREDICTIONS else 1e3 * base_s
+        router_s = 0.0 if name in _FREE else float(str(extra.get("decision_ms", unmeasured))) / 1e3
         found[name] = {
             **_band(quality, cost, pool),
             "re": routing_efficiency(quality=quality, random_quality=pool["random"], router_s=router_s),
@@ -251,7 +254,7 @@ def changing(
         for name, run in pair.items()
         for share in shares
     }
-    top = min(_top(found) for found in margins.values())
+    top = min((found for found in map(_top, margins.values()) if math.isfinite(found)), default=math.nan)
     low, high = inside(float(grid[0]), top if math.isfinite(top) else float(grid[-1]))
     ways: dict[str, tuple[RouterRun, Calibration]] = {
         "proteus, as asked": (pair["proteus"], as_requested(pair["proteus"], grid))

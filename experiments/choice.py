@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.pipeline import Prepared
 from experiments.settings import TuneSettings
-from simulators.errors import ConfigError
+from simulators.errors import ConfigError, InfeasibleError
 from simulators.outcomes import IntArray
 from toolkit.certify.choice import CertifiedChoice, choose_certified, safe_path
 from toolkit.certify.criteria import ConstraintTest, Judge
@@ -60,9 +60,9 @@ def make_choice(
         InfeasibleError: If no candidate meets, or is shown to meet, every constraint.
     """
     if settings.choose != "certified":
-        return Chosen(choice=choose(result.evaluation, result.front, settings.choose, constraints))
+        return Chosen(choice=_choose(settings, prepared, result, constraints, settings.choose))
     path = safe_path(result.evaluation, constraints)
-    ordinary = choose(result.evaluation, result.front, "auto", constraints)
+    ordinary = _choose(settings, prepared, result, constraints, "auto")
     judge = Judge(
         prepared.validate,
         coverage(prepared.validate, settings.slices.minimum),
@@ -81,6 +81,23 @@ def make_choice(
         f"{_left_out(prepared, settings, constraints)}"
     )
     return Chosen(choice=Choice(row=found.row, rule="certified", because=because), certified=found)
+
+
+def _choose(
+    settings: TuneSettings, prepared: Prepared, result: SearchResult, constraints: tuple[Constraint, ...], rule: str
+) -> Choice:
+    """`choose`; where a trained policy reaches too little, the error says what a single tier does."""
+    try:
+        return choose(result.evaluation, result.front, rule, constraints)
+    except InfeasibleError as error:
+        if settings.policy.kind != "target":
+            raise
+        alone = prepared.tune.quality.mean(axis=0)
+        best = int(np.argmax(alone))
+        raise InfeasibleError(
+            f"{error}. Or it is the training that falls short: {prepared.tune.tiers[best]} alone has quality "
+            f"{alone[best]:.4f}; raise controller.per_query.steps, or use policy=utility controller=exact"
+        ) from error
 
 
 def _aim(constraints: tuple[Constraint, ...]) -> str:

@@ -52,5 +52,13 @@ def controller_label(settings: ControllerSettings) -> str:
     """The controller and every option that is not the default: `mobo model=gp q=4`."""
     defaults = controller_defaults(settings.kind)
     options = settings.model_dump(exclude={"kind"}, by_alias=True, mode="json")
-    changed = [f"{name}={value}" for name, value in options.items() if value != defaults.get(name)]
+    changed = [f"{name}={value}" for name, value in _flat(options).items() if value != _flat(defaults).get(name)]
     return " ".join([settings.kind, *changed])
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

@@ -153,7 +153,9 @@ def recorded_task(
     )
 
 
-def query_routing_from_recording(queries: Path, outcomes: Path, *, num_envs: int | None = None, **options: Any) -> Any:
+def query_routing_from_recording(
+    queries: str | Path, outcomes: str | Path, *, num_envs: int | None = None, **options: Any
+) -> Any:
     """`QueryRouting-v0` on a recording: a single environment, or `num_envs` at once.
 
     Args:
@@ -162,7 +164,7 @@ def query_routing_from_recording(queries: Path, outcomes: Path, *, num_envs: int
         options: Those of `recorded_task` and of the environment.
     """
     rules = {name: options.pop(name) for name in (*_RULES, "multipliers") if name in options}
-    task = recorded_task(queries, outcomes, **options)
+    task = recorded_task(Path(queries), Path(outcomes), **options)
     if num_envs is None:
         return make_query_routing(task=task, **rules)
     return make_query_routing_vector(task=task, num_envs=num_envs, **rules)

@@ -114,8 +114,8 @@ class PerQuery:
         cost = f"{self.extra_cost:+.1%} of the cost (median) and " if np.isfinite(self.extra_cost) else ""
         return (
             f"Against the policy per query (trained for comparison), these parameters take {cost}"
-            f"{self.extra_quality:+.4f} in quality on validation, over {len(self.rows)} requested qualities that both "
-            "reach on tune."
+            f"{self.extra_quality:+.4f} in quality on validation, each at its cheapest setting that reached the same "
+            f"request on tune, over {len(self.rows)} requests both reach (not at equal quality: distillation.json)."
         )
 
 

@@ -218,7 +218,8 @@ def _methods(sets: Mapping[str, Any]) -> str:
                 cell(equal["equal_quality_cost"], number, interval=True), cell(m["seconds"], number),
             ])  # fmt: skip
         header = ("method", "feasible", "floor kept", "windows kept", "by chance", "shortfall", "slope",
-                  "cost of what it reaches", "cost / utility's, as calibrated", "the same at equal quality", "training s")  # fmt: skip
+                  "cost of what it reaches", "cost / utility's, as calibrated", "the same at equal quality",
+                  "training s")  # fmt: skip
         parts.append(table(f"Every method with the same margin, {name}", header, rows))
     return "\n".join(parts)
 

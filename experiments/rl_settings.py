@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -69,11 +69,12 @@ class ProteusSettings(_Settings):
     per_query: PerQuerySettings
     search: SearchOverParameters
 
-    @model_validator(mode="after")
-    def _ascending(self) -> ProteusSettings:
-        if self.tau_range is not None and self.tau_range[0] >= self.tau_range[1]:
-            raise ValueError(f"tau_range must be [low, high] with low < high; got {list(self.tau_range)}")
-        return self
+    @field_validator("tau_range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("expected [low, high] with low < high")
+        return value
 
 
 class PpoLagrangianSettings(_Settings):

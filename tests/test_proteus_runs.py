@@ -168,3 +168,37 @@ def test_the_policy_per_window_is_judged_on_unseen_traffic(tmp_path):
     assert any("unseen traffics" in note and "95 % over traffics" in note for note in json.loads(text)["notes"])
     assert (tmp_path / "run" / "window_policy" / "window_policy.npz").is_file()
     assert len(json.loads((tmp_path / "run" / "policy.json").read_text())["thresholds"]) == 2
+
+
+def test_a_floor_that_only_the_training_misses_says_so(recorded, tmp_path):
+    options = (
+        *recorded[1],
+        "controller=proteus",
+        *SHORT,
+        "policy=target",
+        "constraints.quality_floor=0.9999",
+        "out=run",
+    )
+    code, _, err = run_cli("tune", *options, cwd=tmp_path)
+    assert code == 2 and "alone has quality" in err and "per_query.steps" in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", ["nan", "shape", "garbage"])
+def test_a_damaged_policy_is_refused(damage, trained, recorded, tmp_path):
+    import shutil
+
+    import numpy as np
+
+    shutil.copytree(trained[0] / "run", tmp_path / "run")
+    path = tmp_path / "run" / "scorer" / "proteus.npz"
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    if damage == "garbage":
+        path.write_bytes(b"nothing")
+    else:
+        arrays["w2"] = arrays["w2"] * np.nan if damage == "nan" else arrays["w2"][:, :3]
+        np.savez(path, **arrays)
+    code, _, err = run_cli("route", "run=run", f"queries={recorded[0]}", "output=d.csv", cwd=tmp_path)
+    assert code == 2 and "missing or damaged" in err and "pickle" not in err and err.count("\n") == 1
+    assert not (tmp_path / "d.csv").exists()

@@ -33,8 +33,9 @@ def refuse_inexpressible(policy: PolicyFile) -> None:
         ExportError: With the reason and the remedy.
     """
     if policy.policy != "thresholds":
+        cannot = "run a policy trained per query" if policy.policy == "target" else "compute a utility per tier"
         raise ExportError(
-            "LiteLLM routes by boundaries on one score and cannot compute a utility per tier; "
+            f"LiteLLM routes by boundaries on one score and cannot {cannot}; "
             "tune with policy=thresholds scorer=litellm, or use target=json"
         )
     if policy.lanes.eligible_tier is not None:

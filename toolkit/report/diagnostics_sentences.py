@@ -147,6 +147,8 @@ def gap_sentences(gap: Gap | None) -> list[str]:
     if largest == SEARCH and gap.other_aims:
         aims = " and ".join(column_label(column) for column in gap.other_aims)
         cause, remedy = f"The price of {aims}, and what the search missed, is the largest part", "not split further"
+    if gap.form == "target" and largest == SCORE:
+        cause, remedy = "What is known of a query beforehand is the bottleneck", "no rule on the score recovers it"
     if gap.form == "utility" and largest == SCORE:
         cause, remedy = "The predictions are the bottleneck, not the utility", "no rule on them recovers it"
     part = f"{_quality(gap.components[largest])} of the {_quality(gap.total)}"

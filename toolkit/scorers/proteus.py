@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +58,28 @@ class PolicyNetwork:
     """
 
     arrays: Mapping[str, FloatArray]
+
+    def check(self) -> None:
+        """Refuse weights that no training could have left.
+
+        Raises:
+            ValueError: If shapes do not fit each other, or a number is not finite.
+        """
+        a = self.arrays
+        d, h = len(a["input_mean"]), len(a["b1"])
+        m, n_bins = a["multipliers"].shape
+        shapes: dict[str, tuple[int, ...]] = {
+            "w1": (d + 1 + m, h),
+            "w2": (h, h),
+            "w3": (h, 2),
+            "gate": (m, h),
+            "skip": (1 + m, 2),
+        }
+        shapes |= {"gate0": (h,), "b2": (h,), "b3": (2,), "input_scale": (d,), "bins": (n_bins,)}
+        wrong = [name for name, shape in shapes.items() if a[name].shape != shape]
+        wrong += [name for name, values in a.items() if not np.isfinite(values).all()]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} of proteus.npz cannot be what training left")
 
     def multipliers(self, tau: FloatArray) -> FloatArray:
         """`T x m`, between the bins on a log scale."""
@@ -158,13 +181,17 @@ class FittedProteus:
     @staticmethod
     def load(folder: Path, base: FittedScorer) -> FittedProteus:
         """The scorer that `save` wrote around `base`; it routes identically."""
+        if not zipfile.is_zipfile(folder / "proteus.npz"):
+            raise ValueError("proteus.npz is no archive of arrays")
         with np.load(folder / "proteus.npz", allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         targets, cost_scale = arrays.pop("targets"), float(arrays.pop("cost_scale"))
+        network = PolicyNetwork(arrays=arrays)
+        network.check()
         return FittedProteus(
             base=base,
             embedding=FittedEmbedding.load(folder),
-            network=PolicyNetwork(arrays=arrays),
+            network=network,
             targets=targets,
             cost_scale=cost_scale,
             summary=json.loads((folder / "proteus.json").read_text(encoding="utf-8")),

@@ -291,7 +291,11 @@ def _explain(command: str, arguments: Arguments, message: str) -> str:
     name = found.group(1)
     groups = [word for word in arguments.overrides if word.split("=", 1)[0] in _GROUPS and "," not in word]
     with initialize_config_module("conf", version_base="1.3"):
-        names = _leaves(compose(config_name=command, overrides=groups))
+        try:
+            config = compose(config_name=command, overrides=groups)
+        except HydraException:  # a group that this command does not have
+            config = compose(config_name=command)
+        names = _leaves(config)
     if name in names:
         return f"{name} has other keys than those given; to replace it whole: '~{name}' '+{name}={{...}}'"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

@@ -135,6 +135,7 @@ BAD_OPTIONS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "misspelt scorer": ([*SCENARIO, "scorer=txet"], ["txet", "text", "litellm", "column"]),
     "misspelt policy": ([*SCENARIO, "policy=threshold"], ["threshold", "thresholds", "utility"]),
     "misspelt controller": ([*SCENARIO, "controller=exat"], ["exat", "exact", "sobol"]),
+    "a group that the command does not have": (["power", "controller=proteus"], ["'controller'", "routefront power"]),
     "misspelt scenario": ([*SCENARIO, "scenario=hybrid"], ["hybrid", "hybrid_api"]),
     "misspelt flag": ([*SCENARIO, "--jsno"], ["--jsno"]),
     "an added option": ([*SCENARIO, "+sede=1"], ["sede"]),

@@ -186,6 +186,7 @@ def test_trains_a_policy_once(tmp_path):
         (("slo_s=0",), "slo_s"),
     ],
 )
+@pytest.mark.slow
 def test_says_what_is_wrong(options, said, tmp_path):
     code, _, err = run_cli("control", *TINY, *options, cwd=tmp_path)
     assert code == 2 and said in err and err.count("\n") == 1

@@ -25,6 +25,7 @@ def test_ids_have_no_namespace_and_stay():
 
 
 @pytest.mark.parametrize("name", IDS)
+@pytest.mark.slow
 def test_an_id_makes_a_sound_environment(name):
     env = gymnasium.make(f"simulators.envs:{name}")
     assert env.spec is not None and env.spec.id == name

@@ -89,6 +89,7 @@ def optimum(problem, targets, boundaries="all"):
 
 @pytest.mark.parametrize("kind", ["thresholds", "utility"])
 @pytest.mark.parametrize("multiplier", ["gradient", "pid"])
+@pytest.mark.slow
 def test_two_tiers_known_threshold_and_multiplier(kind, multiplier):
     table, scores = two_tiers()
     targets = np.array([0.55, 0.60, 0.65])
@@ -148,6 +149,7 @@ def test_close_to_the_exact_optimum(kind, k, n, most):
         {"slice_floor_lcb": 0.6, "p50_ceiling_s": 2.2},
     ],
 )
+@pytest.mark.slow
 def test_constraints_together(kind, constraints):
     problem = make_problem(kind, n=150, constraints=constraints)
     targets = np.array([0.66, 0.69, 0.72, 0.75, 0.9])

@@ -118,6 +118,7 @@ def test_it_beats_the_best_static_thresholds_where_that_is_possible(learnt):
     assert trained.cost < 0.85 * static.cost and trained.shares(LIMIT)[0] < 0.51
 
 
+@pytest.mark.slow
 def test_a_multiplier_stays_zero_where_nothing_binds():
     options = dataclasses.replace(QUICK, iterations=8, lr=5e-3, dual="gradient", start=0.0)
     free = train(functools.partial(KnownWindows, limit=2.0), options, home=np.array([0.75]), limits=np.array([2.0]))

@@ -251,6 +251,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("gradient", ["exact", "sampled"])
     @pytest.mark.parametrize("critic", [True, False])
+    @pytest.mark.slow
     def test_same_seed_same_weights_also_after_a_kill(self, tmp_path, gradient, critic):
         data, path = many_queries(), tmp_path / "c" / "state.npz"
         options = dataclasses.replace(QUICK, gradient=gradient, critic=critic)

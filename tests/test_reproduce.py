@@ -229,6 +229,7 @@ class TestCommand:
             (("data_dir=DATA", "output=out", "sets=[free]"), "definitions.free.stand_in"),
         ],
     )
+    @pytest.mark.slow
     def test_bad_input_is_one_line(self, options, said, data, tmp_path):
         queries, outcomes = recording_columns(n=20, latency=False, cost=False)
         write_columns(data / "free_queries.parquet", queries)

@@ -293,6 +293,7 @@ def test_unreachable_thresholds_are_the_toolkits():
 
 
 @pytest.mark.parametrize("name", ["peak_hours", "outage", "drift"])
+@pytest.mark.slow
 def test_the_scenarios_run(name):
     env = gymnasium.make("simulators.envs:ThresholdTuning-v0", scenario=name, n_queries=1_500).unwrapped
     assert isinstance(env, ThresholdTuningEnv) and env.n_windows == 96

@@ -16,19 +16,20 @@ from experiments.baselines import Baseline, RunBaseline, TierBaseline, find_base
 from experiments.console import busy, say
 from experiments.evaluate import world_of
 from experiments.files import checked_output, write_json, write_text
+from experiments.fleet_after import ON_FLEET, without_latency
 from experiments.loading import data_files, load_data, required
 from experiments.router import base_kind
 from experiments.run_folder import now
 from experiments.runs import FinishedRun, open_finished
 from experiments.settings import CertifySettings, ScenarioData
-from experiments.under_load import under_load
+from experiments.under_load import is_fleet, under_load
 from experiments.unseen import unseen_rows
 from simulators.columns import need_columns, read_columns, text_column
 from simulators.errors import ConfigError, InputDataError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
 from toolkit.certify.certificate import certify
-from toolkit.evaluation.constraints import restore_constraints
+from toolkit.evaluation.constraints import on_answers, restore_constraints
 from toolkit.evaluation.contention import only_waits, with_capacity, without_router
 from toolkit.evaluation.slices import coverage
 from toolkit.export.schema import read_policy
@@ -119,6 +120,8 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
     table, theirs = policy.behind_router(compared.table), compared.baseline_table()
     world = world_of(policy, table, settings.seed)
     latency, notes, other = None, compared.notes, compared.other
+    if is_fleet(policy.world):
+        table, theirs, notes = without_latency(table), without_latency(theirs), (*notes, ON_FLEET)
     if world is not None:
         rows = np.arange(table.n_queries)
         world_theirs = world_of(policy, theirs, settings.seed) or world
@@ -139,7 +142,7 @@ def run_certify(settings: CertifySettings, *, quiet: bool = False) -> tuple[dict
         compared.tier,
         other,
         coverage=coverage(table, settings.slices.minimum),
-        constraints=restore_constraints(policy.constraints),
+        constraints=on_answers(restore_constraints(policy.constraints)),
         margin=settings.margin,
         alpha=settings.alpha,
         power=settings.power,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from experiments.console import say
 from experiments.files import checked_output, write_json
+from experiments.fleet_after import on_deployment
 from experiments.loading import data_files, load_data
 from experiments.router import budgets_of
 from experiments.runs import open_finished
@@ -17,6 +18,7 @@ from experiments.settings import EvaluateSettings
 from experiments.tune_output import evidence_dict, prompt_hashes
 from experiments.under_load import (
     estimator_under_load,
+    is_fleet,
     judged,
     metrics_under_load,
     single_tier_p95,
@@ -30,7 +32,7 @@ from simulators.outcomes import OutcomeTable
 from simulators.seeds import spawn_rng
 from simulators.world import World
 from toolkit.certify.evidence import gather_evidence
-from toolkit.evaluation.constraints import restore_constraints
+from toolkit.evaluation.constraints import on_answers, restore_constraints
 from toolkit.evaluation.contention import with_capacity
 from toolkit.evaluation.slices import coverage
 from toolkit.export.schema import PolicyFile
@@ -43,7 +45,7 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
     run = open_finished(settings.run)
     data = load_data(settings.data, settings.scenario, settings.seed, tiers=run.policy.tiers)
     decisions = run.decide(data.table.queries)
-    routed = run.policy.behind_router(data.table)
+    routed = on_deployment(run, run.policy.behind_router(data.table), decisions.tier, settings.seed)
     world = world_of(run.policy, routed, settings.seed)
     table = with_capacity(routed, world)
     cover = coverage(table, settings.slices.minimum)
@@ -54,7 +56,7 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
         decisions.tier,
         decisions.score,
         coverage=cover,
-        constraints=restore_constraints(run.policy.constraints),
+        constraints=on_answers(restore_constraints(run.policy.constraints)),
         best_single=_best_single(run.policy),
         tier_latency_p95_s=single_tier_p95(table, world),
         contended=estimator_under_load(table, world, decisions.tier, cover),
@@ -83,7 +85,7 @@ def run_evaluate(settings: EvaluateSettings, *, quiet: bool = False) -> dict[str
 
 def world_of(policy: PolicyFile, table: OutcomeTable, seed: int) -> World | None:
     """The contention that the policy was tuned under, on this table; None where nobody waits or times are unknown."""
-    if policy.world is None or not table.has_latency:
+    if policy.world is None or is_fleet(policy.world) or not table.has_latency:
         return None
     try:
         options = world_from_file(policy.world)

@@ -15,12 +15,17 @@ from experiments.files import write_json, write_text
 from experiments.loading import required
 from experiments.runs import open_finished, open_policy
 from experiments.settings import ExportSettings, VerifySettings
+from experiments.under_load import is_fleet
 from simulators.errors import ConfigError, ExportError, InputDataError, MissingDependencyError
+from toolkit.export.deployment import deployment_yaml
+from toolkit.export.deployment_schema import FILE_NAME, read_deployment
 from toolkit.export.litellm import build_config, check_config, refuse_inexpressible, tuned_settings
 from toolkit.export.provenance import MARK, certificate_line, certificate_summary, provenance_lines
 from toolkit.export.schema import PolicyFile, read_policy
+from toolkit.export.vllm_serve import VLLM, vllm_script
 
-TARGETS = ("litellm", "json")
+TARGETS = ("litellm", "json", "deployment", "vllm")
+_OF_FLEET = ("deployment", "vllm")
 
 
 def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, Any]:
@@ -33,6 +38,9 @@ def run_export(settings: ExportSettings, *, quiet: bool = False) -> dict[str, An
     checked_by = "routefront's schema"
     if target == "json":
         text = policy.model_dump_json(indent=2) + "\n"
+    elif target in _OF_FLEET:
+        text = _deployment_text(target, path, policy, settings)
+        checked_by += f", against the flags of vLLM {VLLM}" if target == "vllm" else ""
     else:
         text, checked_by = _litellm_text(policy, settings)
     replaced = _guard(output, force=settings.force)
@@ -86,6 +94,22 @@ def _target(target: str | None, known: tuple[str, ...]) -> str:
 def _missed(policy: PolicyFile) -> list[str]:
     missed = policy.evidence.get("constraints_missed")
     return [str(m) for m in missed] if isinstance(missed, list) else []
+
+
+def _deployment_text(target: str, run: Path, policy: PolicyFile, settings: ExportSettings) -> str:
+    """The run's deployment as YAML, or as the commands that start it.
+
+    Raises:
+        ConfigError: If the run searched no fleet.
+    """
+    if not is_fleet(policy.world):
+        raise ConfigError(
+            f"{run} searched no deployment; target={target} needs a run of routefront tune space=deployment"
+        )
+    deployment = read_deployment(run / FILE_NAME)
+    if target == "deployment":
+        return deployment_yaml(deployment, policy)
+    return vllm_script(deployment, policy, settings.hosts)
 
 
 def _litellm_text(policy: PolicyFile, settings: ExportSettings) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from experiments.settings import (
 from simulators.errors import ConfigError, MissingDependencyError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.seeds import spawn_rng
+from toolkit.deployment.problem import DeploymentProblem
 from toolkit.pareto.axes import Axes
 from toolkit.policies.lanes import Lanes
 from toolkit.problem import Problem, RoutingProblem
@@ -265,6 +266,10 @@ def make_controller(
 
         if not isinstance(problem, RoutingProblem):
             raise ConfigError("controller=exact enumerates policies on a table; use controller=mobo here")
+        if isinstance(problem, DeploymentProblem):
+            from toolkit.search.exact_deployment import DeploymentExactController
+
+            return DeploymentExactController(problem, boundaries=chosen.boundaries)
         return ExactController(problem, boundaries=chosen.boundaries, max_evaluations=chosen.max_evaluations)
     if isinstance(chosen, ProteusSettings | PpoLagrangianSettings):
         if not isinstance(problem, RoutingProblem):

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.fleet import Offline, Posed, fleet_axes, is_deployment, make_deployment_problem
 from experiments.lane_settings import BothLanes, ConfidenceLane, HeadSettings
 from experiments.loading import make_lanes, make_scorer, with_recall
 from experiments.proteus import Training, check_proteus
 from experiments.router import behind_router, overhead_of
-from experiments.settings import ConfidenceSpace, EligibilitySpace, PolicySpace, SliceSpace, TuneSettings
+from experiments.settings import ConfidenceSpace, EligibilitySpace, LiteLLMSpace, PolicySpace, SliceSpace, TuneSettings
 from experiments.under_load import capacity_usd, world_on
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, split_by_prompt
@@ -74,6 +75,7 @@ def prepare(
     table: OutcomeTable,
     constraints: tuple[Constraint, ...],
     training: Training | None = None,
+    offline: Offline | None = None,
 ) -> Prepared:
     """Put the router's time and money into the table, split it, fit the scorer on tune and pose the problem.
 
@@ -102,15 +104,15 @@ def prepare(
     if not np.isfinite(scores.score).any():
         raise ConfigError("the scorer gave no usable score for any query of the tune split; use another scorer")
     lanes = with_recall(settings, lanes, scores, tune)
-    family = make_family(settings, scores, tune, lanes)
-    problem = RoutingProblem(
+    posed = Posed(
         table=tune,
-        family=family,
+        scores=scores,
+        lanes=lanes,
         objectives=objectives,
         constraints=constraints,
         coverage=coverage(tune, settings.slices.minimum),
-        world=worlds[0],
     )
+    problem = pose(settings, posed, worlds[0], offline)
     scorer = recipe.fit(tune)
     validate_scores = scorer.predict(validate.queries)
     return Prepared(
@@ -121,10 +123,24 @@ def prepare(
         validate_scores=validate_scores,
         lanes=lanes,
         problem=problem,
-        validate_family=family.transfer(validate_scores, validate.queries),
+        validate_family=problem.family.transfer(validate_scores, validate.queries),
         validate_world=worlds[1],
-        axes=axes_of(settings, table, objectives),
+        axes=fleet_axes(settings, problem) if is_deployment(settings) else axes_of(settings, table, objectives),
         router=router,
+    )
+
+
+def pose(settings: TuneSettings, posed: Posed, world: World | None, offline: Offline | None) -> RoutingProblem:
+    """The problem of the `space` group on the tune split."""
+    if is_deployment(settings):
+        return make_deployment_problem(settings, posed, offline)
+    return RoutingProblem(
+        table=posed.table,
+        family=make_family(settings, posed.scores, posed.table, posed.lanes),
+        objectives=posed.objectives,
+        constraints=posed.constraints,
+        coverage=posed.coverage,
+        world=world,
     )
 
 
@@ -235,6 +251,7 @@ def make_family(settings: TuneSettings, scores: ScoreTable, table: OutcomeTable,
         return EligibilityFamily(scores, lanes, k, space.eligibility_threshold)
     if isinstance(space, SliceSpace):
         return SliceThresholdFamily(scores, table.queries, lanes, k, tuple(space.slices))
+    assert isinstance(space, LiteLLMSpace)
     if settings.scorer.kind != "litellm":
         raise ConfigError("space=litellm re-weights LiteLLM's score; use scorer=litellm")
     from toolkit.families.litellm import LiteLLMFamily

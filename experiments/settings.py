@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from experiments.fleet_settings import BouteSettings, DeploymentSpaceSettings
 from experiments.lane_settings import LaneSettings
 from experiments.rl_settings import PpoLagrangianSettings, ProteusSettings
 from experiments.router_settings import RouterSettings, StrategyScorerSettings
@@ -139,6 +140,7 @@ ControllerSettings = Annotated[
     | BaselineSettings
     | Nsga2Settings
     | MoboSettings
+    | BouteSettings
     | ProteusSettings
     | PpoLagrangianSettings,
     Field(discriminator="kind"),
@@ -189,7 +191,8 @@ class LiteLLMSpace(_Settings):
 
 
 SpaceSettings = Annotated[
-    PolicySpace | ConfidenceSpace | EligibilitySpace | SliceSpace | LiteLLMSpace, Field(discriminator="kind")
+    PolicySpace | ConfidenceSpace | EligibilitySpace | SliceSpace | LiteLLMSpace | DeploymentSpaceSettings,
+    Field(discriminator="kind"),
 ]
 
 
@@ -316,6 +319,7 @@ class ExportSettings(_Settings):
     router_name: str
     diff: str | None
     force: bool
+    hosts: dict[str, str] | None = None
     output: str | None
 
 
@@ -344,6 +348,7 @@ _KINDS = {"scenario", "recorded", "text", "litellm", "column", "thresholds", "ut
 _KINDS |= {"queue", "traffic", "auto"}
 _KINDS |= {"exact", "sobol", "random", "nsga2", "tpe", "parego", "tutorial", "mobo", "proteus"}
 _KINDS |= {"ppo_lagrangian", "target"}
+_KINDS |= {"deployment", "boute"}
 _KINDS |= {"policy", "confidence", "slice_thresholds", "eligibility", "both", "strategy"}
 
 Model = TypeVar("Model", bound=BaseModel)

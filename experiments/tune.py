@@ -16,6 +16,8 @@ from experiments.console import busy, progress
 from experiments.controllers import controller_label
 from experiments.diagnose import diagnostics_file, diagnostics_of, gap_of
 from experiments.files import write_json, write_text
+from experiments.fleet import OFFLINE, Offline, fleet_of, is_deployment
+from experiments.fleet_after import deployment_file, fleet_figures, settle
 from experiments.load_fronts import fronts_at_loads
 from experiments.loading import LoadedData, load_data, make_controller
 from experiments.per_query import check_per_query, train_in
@@ -34,7 +36,7 @@ from experiments.under_load import (
     metrics_under_load,
     single_tier_p95,
     with_world,
-    world_file,
+    world_record,
     zero_in_world,
 )
 from experiments.unseen import seen_file
@@ -43,10 +45,11 @@ from simulators.outcomes import IntArray, OutcomeTable
 from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence, gather_evidence
 from toolkit.certify.labels import LabelPlan
-from toolkit.evaluation.constraints import Constraint, parse_constraints
+from toolkit.evaluation.constraints import Constraint, on_answers, parse_constraints
 from toolkit.evaluation.contention import only_waits
 from toolkit.evaluation.metrics import parse_metric
 from toolkit.evaluation.slices import coverage
+from toolkit.export.deployment_schema import FILE_NAME as DEPLOYMENT
 from toolkit.pareto.axes import Axes
 from toolkit.pareto.choose import CERTIFIED, Choice, check_rule
 from toolkit.pareto.front import non_dominated
@@ -153,6 +156,10 @@ def _prepare(
     quiet: bool,
 ) -> Prepared:
     """The split, scored; where the scorer trains a policy of its own, with progress and checkpoints in the folder."""
+    if is_deployment(settings):
+        with progress("Latency tables of the fleet", quiet=quiet) as update:
+            offline = Offline(stored=folder.path / OFFLINE, on_progress=update)
+            return prepare(settings, data.table, constraints, offline=offline)
     if settings.policy.kind != "target":
         with busy("Scoring the tune split out-of-fold and fitting the scorer", quiet=quiet):
             return prepare(settings, data.table, constraints)
@@ -228,6 +235,7 @@ def _write_run(
 ) -> dict[str, Any]:
     choice = chosen.choice
     params = result.evaluation.params[choice.row]
+    prepared = settle(settings, prepared, params)
     volume = hypervolume(prepared.axes.scale(result.evaluation.Y[result.front]), prepared.axes.reference)
     deployed, tier = deploy(prepared, params), prepared.decide(params)
     tune_tier = np.asarray(prepared.problem.family.assign(params[None, :])[0], dtype=np.int64)
@@ -239,6 +247,8 @@ def _write_run(
     evidence = _evidence(settings, prepared, deployed, validate, tier, constraints)
     sensitivity = sensitivities(prepared.problem, params, Tolerance())
     notes = (*data.notes, *search_notes(settings, prepared, result), *learned)
+    fleet = fleet_figures(settings, prepared, params)
+    notes += () if fleet is None else fleet.sentences(fleet_of(settings, prepared.tune.tiers))
     record = output.record(
         settings, folder.path.name, data, prepared, deployed, result, choice, evidence, tier, sensitivity, notes
     )
@@ -257,6 +267,8 @@ def _write_run(
     policy = output.policy_file(
         settings, data, prepared, deployed, choice, constraints, metrics, evidence, record.certified_choice
     )
+    deployment = deployment_file(settings, prepared, fleet, policy)
+    record = dataclasses.replace(record, deployment=deployment)
     output.save_scorer(deployed.scorer, folder.path / "scorer")
     output.write_front(folder.path / "front.parquet", prepared, result)
     write_json(folder.path / "prompts_seen.json", seen_file(data.table, prepared.rows))
@@ -268,6 +280,8 @@ def _write_run(
     pictures = output.write_report(folder.path, record)
     write_json(folder.path / "metrics.json", metrics["validate"])
     write_text(folder.path / "policy.json", policy.model_dump_json(indent=2) + "\n")
+    if deployment is not None:
+        write_text(folder.path / DEPLOYMENT, deployment.model_dump_json(indent=2) + "\n")
     show_certificate(folder.path)
     folder.finish(
         "done",
@@ -276,7 +290,7 @@ def _write_run(
         tiers=list(data.table.tiers),
         exactness=result.exactness,
         controller=controller_label(settings.controller),
-        world=world_file(settings.world),
+        world=world_record(settings),
         problem=problem_name(settings),
         objectives=[m.column for m in prepared.problem.objectives],
         axes=prepared.axes.describe(),
@@ -317,7 +331,7 @@ def _evidence(
         tier,
         deployed.validate_scores.score,
         coverage=cover,
-        constraints=constraints,
+        constraints=on_answers(constraints),
         best_single=best_single(prepared.tune, prepared.problem.world),
         tier_latency_p95_s=single_tier_p95(prepared.validate, prepared.validate_world),
         contended=estimator_under_load(prepared.validate, prepared.validate_world, tier, cover),

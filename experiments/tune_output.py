@@ -18,7 +18,7 @@ from experiments.loading import LoadedData
 from experiments.pipeline import Deployed, Prepared
 from experiments.run_folder import git_commit, now, version
 from experiments.settings import TuneSettings
-from experiments.under_load import world_file
+from experiments.under_load import world_record
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.certify.evidence import Evidence
 from toolkit.certify.intervals import DIFFERENCE, mean_interval
@@ -100,7 +100,7 @@ def policy_file(
         utility=found.values if found.policy == "utility" else None,
         target=found.values if found.policy == "target" else None,
         space=settings.space.kind,
-        world=world_file(settings.world),
+        world=world_record(settings),
         router=prepared.router,
         lanes=LanesFile(
             fallback_tier=tiers[lanes.fallback_tier],

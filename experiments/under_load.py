@@ -24,6 +24,8 @@ from toolkit.evaluation.metrics import Metric
 from toolkit.evaluation.slices import Coverage, coverage
 from toolkit.evaluation.summary import metrics_summary
 
+FLEET = "fleet"
+
 
 def with_world(settings: TuneSettings) -> TuneSettings:
     """The settings with `world=auto` decided and the traffic filled in, so that a run says what it simulated.
@@ -99,6 +101,26 @@ def world_note(settings: TuneSettings, world: World) -> str:
 def world_file(world: object) -> dict[str, object] | None:
     """The world as `policy.json` and `run.json` hold it."""
     return world.model_dump() if isinstance(world, QueueSettings | TrafficSettings) else None
+
+
+def world_record(settings: TuneSettings) -> dict[str, object] | None:
+    """The world as `policy.json` and `run.json` hold it; a fleet that is searched is one."""
+    space = settings.space
+    if space.kind != "deployment":
+        return world_file(settings.world)
+    fleet = (settings.scenario or {}).get("fleet") or {}
+    return {
+        "kind": FLEET,
+        "rate_per_s": space.rate_per_s or fleet.get("rate_per_s"),
+        "budget_usd_per_hour": space.budget_usd_per_hour or fleet.get("budget_usd_per_hour"),
+        "gpus": {name: gpu["count"] for name, gpu in (fleet.get("gpus") or {}).items()},
+        "gpu_types": space.gpu_types,
+    }
+
+
+def is_fleet(stored: dict[str, object] | None) -> bool:
+    """Whether `world_record` stored a fleet: latency then comes from a deployment, not from recorded answers."""
+    return stored is not None and stored.get("kind") == FLEET
 
 
 def world_from_file(stored: dict[str, object] | None) -> WorldOptions:

@@ -45,6 +45,7 @@ from pydantic import ValidationError
 
 from simulators import sampling
 from simulators.conduct import filled_in
+from simulators.deployment.specs import FleetSpec
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable, QueryBatch
 from simulators.sampling import INFLATION_REFERENCE_TOKENS
@@ -62,6 +63,7 @@ __all__ = [
     "SliceSpec",
     "StrategySpec",
     "TierSpec",
+    "fleet_of",
     "parse_scenario",
     "sample_scenario",
     "traffic_of",
@@ -92,6 +94,17 @@ def traffic_of(spec: ScenarioSpec) -> TrafficSpec:
     if spec.traffic is None:
         raise ConfigError(f"scenario {spec.name} has no traffic; choose one that has, or state scenario.traffic")
     return filled_in(spec.traffic, spec.tiers)
+
+
+def fleet_of(spec: ScenarioSpec) -> FleetSpec:
+    """The GPUs, models and load of the scenario's self-hosted tiers.
+
+    Raises:
+        ConfigError: If the scenario has no fleet.
+    """
+    if spec.fleet is None:
+        raise ConfigError(f"scenario {spec.name} has no fleet; use scenario=self_hosted, or state scenario.fleet")
+    return spec.fleet
 
 
 def sample_scenario(

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from simulators.conduct import filled_in, station_of, traffic_problems
+from simulators.deployment.specs import FleetSpec
 from simulators.lengths import LengthSpec
 from simulators.spec import Name, Spec
 from simulators.strategies import StrategySpec, signal_names
@@ -120,6 +121,7 @@ class ScenarioSpec(Spec):
         batch_delay_s: How long batch work waits at the provider; no part of the table's latencies.
         changes: What becomes different during the traffic.
         routers: Router strategies by name; each gives signals.
+        fleet: GPUs, models and load of self-hosted tiers, whose deployment can then be searched, or None.
     """
 
     name: Name
@@ -134,6 +136,7 @@ class ScenarioSpec(Spec):
     batch_delay_s: Annotated[float, Field(ge=0)] = 0.0
     changes: tuple[ChangeSpec, ...] = ()
     routers: Mapping[Name, StrategySpec] = {}
+    fleet: FleetSpec | None = None
 
     @field_validator("tiers")
     @classmethod
@@ -156,7 +159,7 @@ class ScenarioSpec(Spec):
 
     @model_validator(mode="after")
     def _names_exist(self) -> ScenarioSpec:
-        problems = [*_tier_problems(self), *_change_problems(self), *_other_problems(self)]
+        problems = [*_tier_problems(self), *_change_problems(self), *_fleet_problems(self), *_other_problems(self)]
         if self.traffic is not None:
             problems += traffic_problems(self.traffic, self.tiers)
         problems = problems or list(_price_problems(self))
@@ -234,6 +237,22 @@ def _change_problems(spec: ScenarioSpec) -> Iterator[Problem]:
         if spec.traffic is not None and change.at_s >= spec.traffic.duration_s:
             expected = f"expected an instant before the end of the traffic at {spec.traffic.duration_s:g} s"
             yield ("changes", i, "at_s"), expected, change.at_s
+
+
+def _fleet_problems(spec: ScenarioSpec) -> Iterator[Problem]:
+    """A fleet serves one model per tier, and every answer is one request to it."""
+    if spec.fleet is None:
+        return
+    for name in spec.fleet.models:
+        if name not in spec.tiers:
+            yield ("fleet", "models", name), f"expected one of the tiers {', '.join(spec.tiers)}", name
+    for name, tier in spec.tiers.items():
+        if name not in spec.fleet.models:
+            yield ("fleet", "models"), f"expected a model for every tier; {name} has none", list(spec.fleet.models)
+        if tier.modes:
+            yield ("tiers", name, "modes"), "expected no thinking modes beside a fleet", list(tier.modes)
+        if tier.second is not None:
+            yield ("tiers", name, "second"), "expected no second stage beside a fleet", tier.second.tier
 
 
 def _other_problems(spec: ScenarioSpec) -> Iterator[Problem]:

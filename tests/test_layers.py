@@ -15,6 +15,7 @@ LAYERS = [
     ["toolkit.statistics", "toolkit.zero_router", "toolkit.scorers", "toolkit.policies"],
     ["toolkit.evaluation"],
     ["toolkit.dimensions", "toolkit.spaces", "toolkit.families", "toolkit.problem", "toolkit.synthetic"],
+    ["toolkit.deployment"],
     ["toolkit.pareto"],
     ["toolkit.search", "toolkit.baselines"],
     ["toolkit.certify"],

@@ -26,6 +26,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 SCENARIOS = sorted(path.stem for path in (CONF / "scenario").glob("*.yaml"))
 UNDER_LOAD = ["drift", "dual_lane", "effort_levels", "outage", "peak_hours"]
 PLAIN_TIERS = ["drift", "hybrid_api", "outage", "peak_hours"]
+FLEETS = ["self_hosted"]  # without traffic: nothing for simulate to do
+SIMULATED = sorted({*SCENARIOS} - {*FLEETS})
 ROUTERS = ["s1", "s1_high", "s1_low"]
 FILES = [*(f"scenario/{name}" for name in SCENARIOS), *(f"routers/{name}" for name in ROUTERS)]
 N_EXPECTED = 100_000
@@ -83,8 +85,8 @@ def values(file: str) -> Iterator[tuple[str, str]]:
 
 
 class TestEveryFile:
-    def test_the_six_are_there(self) -> None:
-        assert set(SCENARIOS) == {"hybrid_api", *UNDER_LOAD}
+    def test_the_seven_are_there(self) -> None:
+        assert set(SCENARIOS) == {"hybrid_api", *UNDER_LOAD, *FLEETS}
 
     @pytest.mark.parametrize("file", FILES)
     def test_every_value_has_a_source(self, file: str) -> None:
@@ -99,7 +101,8 @@ class TestEveryFile:
     @pytest.mark.parametrize("name", SCENARIOS)
     def test_the_head_gives_both_commands(self, name: str) -> None:
         head = text_of(f"scenario/{name}").split("\n#\n")[0].splitlines()
-        assert sorted(line.split(" scenario=")[0] for line in head) == ["# routefront simulate", "# routefront tune"]
+        other = "simulate" if name in SIMULATED else "tune"
+        assert sorted(line.split(" scenario=")[0] for line in head) == [f"# routefront {other}", "# routefront tune"]
         assert all(f"scenario={name} " in line for line in head)
 
     @pytest.mark.slow
@@ -279,7 +282,7 @@ class TestEffortLevels:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", SIMULATED)
 def test_the_simulation_in_the_head_gives_what_the_head_says(name: str, tmp_path: Path) -> None:
     text = text_of(f"scenario/{name}")
     command = re.findall(r"^# routefront simulate (.*)$", text, re.M)[0].split()

@@ -11,7 +11,7 @@ import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
-from toolkit.evaluation.metrics import Metric, parse_metric
+from toolkit.evaluation.metrics import FLEET, Metric, parse_metric
 
 _NAMED = {
     "quality_floor": "quality",
@@ -23,6 +23,7 @@ _NAMED = {
     "p95_ceiling_s": "latency_p95",
     "p99_ceiling_s": "latency_p99",
     "router_budget_s": "router_delay_p95",
+    "fleet_ceiling_usd_per_hour": "fleet_cost",
 }
 
 
@@ -79,6 +80,11 @@ def parse_constraints(raw: Mapping[str, object]) -> tuple[Constraint, ...]:
 def restore_constraints(stored: Mapping[str, float]) -> tuple[Constraint, ...]:
     """Constraints from the name -> limit form that `policy.json` holds."""
     return tuple(_constraint(name, parse_metric(_NAMED.get(name, name)), limit) for name, limit in stored.items())
+
+
+def on_answers(constraints: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
+    """Those that answers can break; the price of a fleet is known and the same for every answer."""
+    return tuple(c for c in constraints if c.metric.base not in FLEET)
 
 
 def _parse_bound(text: str) -> Constraint:

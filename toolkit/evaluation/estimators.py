@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from toolkit.evaluation import robust
-from toolkit.evaluation.metrics import HEADLINE, QUANTILES, ROUTER_DELAYS, Metric
+from toolkit.evaluation.metrics import FLEET, HEADLINE, QUANTILES, ROUTER_DELAYS, Metric
 from toolkit.evaluation.slices import Coverage
 
 _CHUNK_ELEMENTS = 8_000_000
@@ -58,6 +58,8 @@ class Estimator(ABC):
         """
         if metric.over_slices:
             return self._over_slices(metric)
+        if metric.base in FLEET:
+            raise ConfigError(f"{metric.column} needs a fleet to deploy: use a scenario with one and space=deployment")
         if metric.base in ROUTER_DELAYS:
             return np.full(len(self.tier_counts()), self._router_delay(metric))
         if metric.needs_latency and not self.table.has_latency:

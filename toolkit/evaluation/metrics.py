@@ -23,11 +23,15 @@ _COLUMNS = {
     "latency_p99": "latency_p99_s",
     "worst_slice_lcb": "worst_slice_lcb_quality",
     "router_delay_p95": "router_delay_p95_s",
+    "fleet_cost": "fleet_usd_per_hour",
+    "gpus_short": "gpus_short",
 }
 _ALIASES = {"latency": "latency_mean", "p50": "latency_p50", "p95": "latency_p95", "p99": "latency_p99"}
 ROUTER_DELAYS = {"router_delay_p95": 0.95}
 """Quantiles of what the router itself takes; the same for every policy behind it."""
-HEADLINE = tuple(base for base in _COLUMNS if base not in {"worst_slice_lcb", *ROUTER_DELAYS})
+FLEET = ("fleet_cost", "gpus_short")
+"""Figures of a deployment: USD per hour of its GPUs, and how many more of a type it takes than can be had."""
+HEADLINE = tuple(base for base in _COLUMNS if base not in {"worst_slice_lcb", *ROUTER_DELAYS, *FLEET})
 _LOSSES = ("slice_loss", "slice_loss_ucb")
 _SHARES = ("share_over", "share_within")
 _OVER_SLICES = frozenset({"worst_slice", "worst_slice_lcb", "slice_cvar", *_LOSSES})
@@ -101,6 +105,8 @@ def parse_metric(text: str) -> Metric:
     base, _, slice_name = text.partition("@")
     base = _ALIASES.get(base, base)
     kind, _, number = base.partition(":")
+    if slice_name and kind in FLEET:
+        raise ConfigError(f"{text!r}: a fleet serves all slices; use {kind}")
     if slice_name and kind in _OVER_SLICES:
         raise ConfigError(f"{text!r}: {kind} is over all slices; use quality@{slice_name}")
     if base in _COLUMNS:
@@ -110,7 +116,8 @@ def parse_metric(text: str) -> Metric:
     if kind == "slice_cvar":
         return Metric("slice_cvar", share=_share(number, text))
     shares = (f"{name}:SECONDS" for name in _SHARES)
-    known = ", ".join([*(name for name in _COLUMNS if name not in _OVER_SLICES), *shares, "slice:NAME"])
+    plain = (name for name in _COLUMNS if name not in _OVER_SLICES and name != "gpus_short")
+    known = ", ".join([*plain, *shares, "slice:NAME"])
     over = "worst_slice, worst_slice_lcb, slice_cvar:SHARE, slice_loss:TIER, slice_loss_ucb:TIER"
     raise ConfigError(f"unknown objective or metric {text!r}; known: {known}, each also as NAME@SLICE; {over}")
 

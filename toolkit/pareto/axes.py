@@ -158,5 +158,5 @@ def _axis(metric: Metric, values: FloatArray, given: Sequence[float] | None) -> 
     else:
         low, high = float(known.min()), float(known.max())
         worst, best = (low, high) if metric.maximise else (high, low)
-    in_log = (metric.base == "cost" or metric.base.startswith("latency")) and min(worst, best) > 0
+    in_log = (metric.base in {"cost", "fleet_cost"} or metric.base.startswith("latency")) and min(worst, best) > 0
     return Axis(column=metric.column, maximise=metric.maximise, log=in_log, worst=worst, best=best)

@@ -13,6 +13,7 @@ import numpy as np
 from toolkit.certify.evidence import Evidence, SliceEvidence
 from toolkit.report.certificate_html import CERTIFICATE_STYLE, certificate_slot
 from toolkit.report.choice import choice_section
+from toolkit.report.deployment import deployment_figure, deployment_section
 from toolkit.report.diagnostics_html import diagnostics_pictures, diagnostics_sections
 from toolkit.report.figures import front_figure, png_bytes, slices_figure
 from toolkit.report.labels import label_section
@@ -107,6 +108,8 @@ def draw_pictures(record: RunRecord) -> dict[str, bytes]:
     pictures = {"front": png_bytes(front_figure(record)), "slices": png_bytes(slices_figure(record))}
     if record.loads:
         pictures["loads"] = png_bytes(loads_figure(record.loads))
+    if record.deployment is not None:
+        pictures["deployment"] = png_bytes(deployment_figure(record.deployment))
     return pictures | diagnostics_pictures(record)
 
 
@@ -124,6 +127,7 @@ def render_html(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
             "Quality against cost or latency of the policies, single tiers and chosen point",
         ),
         *_chosen_section(record),
+        *deployment_section(record, pictures.get("deployment")),
         *choice_section(record),
         *loads_section(record.loads, pictures.get("loads")),
         *_parameter_section(record),

@@ -11,6 +11,7 @@ from toolkit.certify.diagnostics import Diagnostics
 from toolkit.certify.evidence import Evidence
 from toolkit.certify.gap import Gap
 from toolkit.certify.labels import LabelPlan
+from toolkit.export.deployment_schema import DeploymentFile
 from toolkit.search.sensitivity import Sensitivity
 from toolkit.zero_router import ZeroRouter
 
@@ -142,6 +143,7 @@ class RunRecord:
         diagnostics: Whether the score is any good, or None where nobody asked.
         gap: Where the gap to the oracle goes, or None where nobody asked.
         loads: The candidates judged again at several loads, ascending; empty without traffic.
+        deployment: The deployment that was searched together with the policy, or None.
     """
 
     title: str
@@ -172,3 +174,4 @@ class RunRecord:
     diagnostics: Diagnostics | None = None
     gap: Gap | None = None
     loads: tuple[FrontAtLoad, ...] = ()
+    deployment: DeploymentFile | None = None

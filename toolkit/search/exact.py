@@ -139,9 +139,9 @@ class ExactController:
             raise ConfigError(
                 f"{size:,} boundaries give {count:,} threshold vectors for {d + 1} tiers, over "
                 f"controller.max_evaluations={self._limit:,}; use controller.boundaries=auto or "
-                f"controller.boundaries={_largest_grid(self._limit, d)}, or raise the limit"
+                f"controller.boundaries={largest_grid(self._limit, d)}, or raise the limit"
             )
-        grid = family.order.boundaries[_even_positions(family.order.positions, size)]
+        grid = family.order.boundaries[even_positions(family.order.positions, size)]
         count = math.comb(len(grid) + d - 1, d)
         if len(grid) == n_distinct:
             self._exactness = f"all {count:,} threshold vectors that differ on the tune split were evaluated exactly"
@@ -158,11 +158,11 @@ class ExactController:
         if boundaries == "all":
             return n_distinct
         if boundaries == "auto":
-            return min(n_distinct, _largest_grid(self._auto_limit, d))
+            return min(n_distinct, largest_grid(self._auto_limit, d))
         return min(n_distinct, int(boundaries))
 
 
-def _largest_grid(limit: int, d: int) -> int:
+def largest_grid(limit: int, d: int) -> int:
     """Largest number of boundaries whose vectors stay within the limit; at least 2."""
     size = 2
     while math.comb(size + d, d) <= limit:
@@ -170,7 +170,7 @@ def _largest_grid(limit: int, d: int) -> int:
     return size
 
 
-def _even_positions(positions: IntArray, size: int) -> IntArray:
+def even_positions(positions: IntArray, size: int) -> IntArray:
     """Indices of at most `size` boundaries, ends included, nearest to equal steps of traffic."""
     if size >= len(positions):
         return np.arange(len(positions))

@@ -78,7 +78,7 @@ class GaussianProcess:
     def __post_init__(self) -> None:
         centre = self.X.mean(axis=0)
         scaled = (self.X - centre) / self.lengthscales
-        factor = _cholesky(_noisy(_kernel(scaled, scaled), self.noise))
+        factor = factor_of(_noisy(_kernel(scaled, scaled), self.noise))
         residual = (self.y - self.y_mean) / self.y_scale - self.constant
         alpha = lapack.dpotrs(factor, residual, lower=1)[0]
         for name, value in (("_centre", centre), ("_scaled", scaled), ("_factor", factor), ("_alpha", alpha)):
@@ -130,7 +130,7 @@ class GaussianProcess:
         Raises:
             ValueError: If a value is not finite or shapes do not fit.
         """
-        X_new, y_new = _checked(X_new, y_new, d=self.X.shape[1])
+        X_new, y_new = checked_data(X_new, y_new, d=self.X.shape[1])
         return replace(self, X=np.vstack([self.X, X_new]), y=np.concatenate([self.y, y_new]))
 
     def _scale(self, Xs: FloatArray) -> FloatArray:
@@ -164,10 +164,10 @@ def fit_gp(
     Raises:
         ValueError: If a value is not finite, shapes do not fit, or an option is out of range.
     """
-    X, y = _checked(X, y)
+    X, y = checked_data(X, y)
     if len(y) < 1 or n_starts < 1 or (noise is not None and not 0.0 <= noise < math.inf):
         raise ValueError(f"need n >= 1, n_starts >= 1, finite noise >= 0; got {len(y)}, {n_starts}, {noise}")
-    y_mean, y_scale = _standardisation(y)
+    y_mean, y_scale = standardisation(y)
     target = _MapObjective(X, (y - y_mean) / y_scale, noise)
     theta = min((_search(target, start) for start in target.starts(rng, n_starts)), key=target.value)
     value, constant = -target.value(theta), target.constant(theta)
@@ -244,7 +244,7 @@ class _MapObjective:
         lengthscales, noise = self.split(theta)
         S = self._X / lengthscales
         K = _noisy(_kernel(S, S), noise)
-        factor = _cholesky(K)
+        factor = factor_of(K)
         ones, targets = lapack.dpotrs(factor, self._right, lower=1)[0].T
         constant = float(targets.sum() / ones.sum())
         return _Solved(S, K, factor, constant, targets - constant * ones, noise)
@@ -302,7 +302,7 @@ def _noisy(K: FloatArray, noise: float) -> FloatArray:
     return K
 
 
-def _cholesky(K: FloatArray) -> FloatArray:
+def factor_of(K: FloatArray) -> FloatArray:
     """Lower factor of `K: n x n`, with the smallest jitter of the ladder that makes it positive definite."""
     for jitter in _JITTERS:
         noisy = K.T if jitter == 0.0 else K.T + jitter * np.eye(len(K))
@@ -313,7 +313,7 @@ def _cholesky(K: FloatArray) -> FloatArray:
     raise np.linalg.LinAlgError(f"the kernel matrix of {len(K)} points is not positive definite, even with jitter")
 
 
-def _checked(X: FloatArray, y: FloatArray, d: int | None = None) -> tuple[FloatArray, FloatArray]:
+def checked_data(X: FloatArray, y: FloatArray, d: int | None = None) -> tuple[FloatArray, FloatArray]:
     X, y = np.array(X, dtype=np.float64), np.array(y, dtype=np.float64)
     if X.ndim != 2 or y.ndim != 1 or len(X) != len(y) or X.shape[1] < 1 or d not in (None, X.shape[1]):
         raise ValueError(f"expected X: n x {d or 'd'} and y: n; got {X.shape} and {y.shape}")
@@ -322,7 +322,7 @@ def _checked(X: FloatArray, y: FloatArray, d: int | None = None) -> tuple[FloatA
     return X, y
 
 
-def _standardisation(y: FloatArray) -> tuple[float, float]:
+def standardisation(y: FloatArray) -> tuple[float, float]:
     """Mean and sample standard deviation of `y: n`; the latter 1 where `y` is constant up to rounding.
 
     BoTorch compares the deviation with 1e-8, whatever the unit; the comparison with `max|y|` lets a target in tiny

@@ -18,7 +18,8 @@ import numpy as np
 
 from simulators.outcomes import FloatArray
 from toolkit.problem import Problem
-from toolkit.search.candidates import propose
+from toolkit.search.boute_process import StructuredProcess
+from toolkit.search.candidates import Acquisition, propose
 from toolkit.search.design import Seen
 from toolkit.search.gaussian_process import GaussianProcess
 from toolkit.search.surrogate import Surrogate
@@ -28,8 +29,16 @@ _SAMPLES = 64
 _CHUNK = 32
 
 
+Proposer = Callable[[Problem, Acquisition, FloatArray, Seen, np.random.Generator], FloatArray | None]
+
+
 def suggest_by_sampling(
-    problem: Problem, surrogate: Surrogate, seen: Seen, q: int, rng: np.random.Generator
+    problem: Problem,
+    surrogate: Surrogate,
+    seen: Seen,
+    q: int,
+    rng: np.random.Generator,
+    proposer: Proposer = propose,
 ) -> FloatArray:
     """`<= q x p` realised vectors, chosen one after the other with the earlier ones pending.
 
@@ -39,6 +48,7 @@ def suggest_by_sampling(
         seen: Vectors not to be proposed.
         q: Batch size.
         rng: Source of samples and candidates.
+        proposer: Maximises the acquisition.
     """
     torch, _, _ = botorch_modules("controller=mobo with these options")
     batch: list[FloatArray] = []
@@ -46,7 +56,7 @@ def suggest_by_sampling(
     with isolated(seed):
         acquisition = _Sampled(problem, surrogate, seed)
         for _ in range(q):
-            row = propose(problem, acquisition, acquisition.front_X, pending, rng)
+            row = proposer(problem, acquisition, acquisition.front_X, pending, rng)
             if row is None:
                 break
             pending.add(row)
@@ -115,11 +125,17 @@ def _model(problem: Problem, surrogate: Surrogate, i: int) -> Any:
         from botorch.models.deterministic import GenericDeterministicModel
 
         return GenericDeterministicModel(lambda X: _prior(problem, surrogate, i, X).unsqueeze(-1), num_outputs=1)
-    return _single_task(
-        process,
-        torch.from_numpy(surrogate.observed[:, [i]].copy()),
-        lambda X: _prior(problem, surrogate, i, X),
-    )
+    y = torch.from_numpy(surrogate.observed[:, [i]].copy())
+
+    def prior(X: Any) -> Any:
+        return _prior(problem, surrogate, i, X)
+
+    if isinstance(process, StructuredProcess):
+        from toolkit.search.boute_botorch import structured_task
+
+        return structured_task(process, y, prior)
+    assert isinstance(process, GaussianProcess)
+    return _single_task(process, y, prior)
 
 
 def _prior(problem: Problem, surrogate: Surrogate, i: int, X: Any) -> Any:

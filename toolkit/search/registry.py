@@ -10,7 +10,7 @@ from toolkit.pareto.axes import Axes
 from toolkit.problem import Problem
 from toolkit.search.base import Controller
 
-SEARCHERS = ("mobo", "parego", "tutorial", "nsga2", "tpe", "sobol", "random")
+SEARCHERS = ("mobo", "boute", "parego", "tutorial", "nsga2", "tpe", "sobol", "random")
 
 
 def make_searcher(kind: str, problem: Problem, *, axes: Axes, budget: int, seed: int, **options: Any) -> Controller:
@@ -38,6 +38,11 @@ def make_searcher(kind: str, problem: Problem, *, axes: Axes, budget: int, seed:
 
         chosen = MoboOptions(**options)
         return MoboController(problem, axes=axes, budget=budget, options=chosen, design_rng=design, rng=rng)
+    if kind == "boute":
+        from toolkit.search.boute import BouteController, BouteOptions
+
+        settings = BouteOptions(**options)
+        return BouteController(problem, axes=axes, budget=budget, options=settings, design_rng=design, rng=rng)
     common: dict[str, Any] = {"budget": budget, "design_rng": design, "rng": rng, "n_initial": None, **options}
     if kind == "random":
         from toolkit.search.random import RandomController

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -24,11 +25,27 @@ from toolkit.evaluation.constraints import Constraint
 from toolkit.pareto.axes import Axes, Axis
 from toolkit.pareto.front import non_dominated
 from toolkit.problem import Evaluation, Problem
-from toolkit.search.gaussian_process import GaussianProcess
 
 _KNOWN_SD = 1e-6
 
-Fit = Callable[[FloatArray, FloatArray], GaussianProcess]
+
+class Process(Protocol):
+    """A Gaussian process at fixed hyper-parameters; `X: r x d`."""
+
+    def predict(self, Xs: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """`r` means and `r` positive standard deviations."""
+        ...
+
+    def predict_with_gradient(self, Xs: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """The same with their `r x d` derivatives in the inputs."""
+        ...
+
+    def condition_on(self, X_new: FloatArray, y_new: FloatArray) -> Process:
+        """The posterior after further observations."""
+        ...
+
+
+Fit = Callable[[FloatArray, FloatArray], Process]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +117,7 @@ def make_outputs(problem: Problem, axes: Axes, *, grey: bool, logit_quality: boo
 def _constraint_output(constraint: Constraint, *, known: bool) -> Output:
     """An axis on which the limit is at 0, and 1 is half (or one and a half times) the limit."""
     metric, limit = constraint.metric, constraint.limit
-    in_log = (metric.base == "cost" or metric.base.startswith("latency")) and limit > 0
+    in_log = (metric.base in {"cost", "fleet_cost"} or metric.base.startswith("latency")) and limit > 0
     best = limit + 0.1 if metric.maximise else limit / 2 if in_log else limit - 0.1
     axis = Axis(column=metric.column, maximise=metric.maximise, log=in_log, worst=limit, best=best)
     return Output(axis=axis, known=known, threshold=0.0)
@@ -129,17 +146,20 @@ class Surrogate:
         outputs: Its outputs.
         data: Successful evaluations.
         grey: Whether known columns and approximations are used.
-        fit: Fits one process: `(X: n x d, y: n) -> GaussianProcess`.
+        fit: Fits one process: `(X: n x d, y: n) -> Process`; or one such function per output.
     """
 
-    def __init__(self, problem: Problem, outputs: Outputs, data: Evaluation, *, grey: bool, fit: Fit) -> None:
+    def __init__(
+        self, problem: Problem, outputs: Outputs, data: Evaluation, *, grey: bool, fit: Fit | Sequence[Fit]
+    ) -> None:
         self._problem, self.outputs, self._params, self._grey = problem, outputs, data.params, grey
         self._all = (*outputs.objectives, *outputs.constraints)
         self.X: FloatArray = problem.space.encode(data.params)
         columns = data.columns
         self.observed = np.stack([o.coordinate(columns[o.axis.column]) for o in self._all], axis=1)
         residual = self.observed - self.prior(data.params)
-        self.processes = [None if o.known else fit(self.X, residual[:, i]) for i, o in enumerate(self._all)]
+        fits = fit if isinstance(fit, Sequence) else [fit] * len(self._all)
+        self.processes = [None if o.known else fits[i](self.X, residual[:, i]) for i, o in enumerate(self._all)]
 
     @property
     def differentiable(self) -> bool:

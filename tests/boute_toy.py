@@ -1,0 +1,138 @@
+"""A deployment problem with closed forms: one load fraction, two tiers, GPUs that have to fit."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from toolkit.dimensions import BoxSpace, Dimension
+from toolkit.evaluation.constraints import parse_constraints
+from toolkit.evaluation.metrics import Metric
+from toolkit.problem import make_evaluation
+from toolkit.pareto.axes import make_axes
+from toolkit.search.boute import BouteController, BouteOptions
+
+GPUS = np.array([[8, 8, 8], [8, 8, 8]])
+RATE = 20.0
+
+
+def candidates(rng, n, speed):
+    """`n` deployments of a tier: GPUs of three types, their price, the load they carry, their latency when idle."""
+    gpus = rng.integers(0, 9, (n, 3))
+    gpus[gpus.sum(axis=1) == 0, 0] = 1
+    capacity = gpus @ np.array([4.0, 2.5, 1.0]) * speed
+    idle_s = 2.0 / speed * (gpus @ np.array([0.7, 1.0, 1.6])) / gpus.sum(axis=1)
+    return gpus, gpus @ np.array([3.0, 1.5, 0.6]), capacity, idle_s
+
+
+class ToyProblem:
+    """Parameters: the small tier's load fraction (a threshold on uniform scores), a deployment per tier."""
+
+    noisy = False
+    parameter_names = ("t_1", "deploy_small", "deploy_large")
+
+    def __init__(self, *, n=40, budget_usd=30.0, seed=0, free=False, floor=0.0, ceiling_s=None, approximate=False):
+        rng = np.random.default_rng(seed)
+        self.tiers = [candidates(rng, n, 1.5), candidates(rng, n, 0.6)]
+        self._has_approximation = approximate
+        self.space = ToySpace(self)
+        self.objectives = (Metric("quality"), Metric("latency_p95"))
+        given = {"quality_floor": floor} if floor else {}
+        given |= {"p95_ceiling_s": ceiling_s} if ceiling_s else {}
+        given |= {"bounds": [f"fleet_cost <= {budget_usd}"]} if free else {}
+        self.constraints = parse_constraints(given)
+        self.metrics = (*self.objectives, Metric("fleet_cost"))
+        self.exact_columns = frozenset({"quality", "fleet_usd_per_hour"})
+        pairs = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), axis=-1).reshape(-1, 2)
+        (small, price_small, *_), (large, price_large, *_) = self.tiers
+        fits = price_small[pairs[:, 0]] + price_large[pairs[:, 1]] <= budget_usd
+        fits &= (small[pairs[:, 0]] + large[pairs[:, 1]] <= 10).all(axis=1)
+        self.choices = pairs if free else pairs[fits]
+
+    def features(self, params):
+        a, b = params[:, 1:].astype(int).T
+        (small, _, _, _), (large, _, _, _) = self.tiers
+        deployment = np.concatenate([small[a] / 8, large[b] / 8], axis=1)
+        used = deployment.sum(axis=1)
+        suited = deployment @ np.array([0.2, 0.5, 1.0, 1.0, 0.6, 0.1])
+        return SimpleNamespace(routing=params[:, :1], deployment=deployment, preference=suited / used)
+
+    def columns(self, params):
+        f, (a, b) = params[:, 0], params[:, 1:].astype(int).T
+        latency = np.zeros(len(params))
+        for load, (_, _, capacity, idle_s), choice in zip((f, 1 - f), self.tiers, (a, b), strict=True):
+            room = np.maximum(1.0 - load * RATE / capacity[choice], 1e-3)
+            latency = np.where(load > 0, np.maximum(latency, idle_s[choice] / room), latency)
+        return {
+            "quality": 0.9 - 0.35 * f**1.5,
+            "latency_p95_s": latency,
+            "fleet_usd_per_hour": self.tiers[0][1][a] + self.tiers[1][1][b],
+        }
+
+    def evaluate_params(self, params):
+        return make_evaluation(self, params, self.columns(params), np.stack([params[:, 0], 1 - params[:, 0]], axis=1))
+
+    def exact(self, params):
+        found = self.columns(params)
+        return {name: found[name] for name in self.exact_columns}
+
+    def approximate(self, params):
+        if not self._has_approximation:
+            return {}
+        return {"latency_p95_s": self.columns(params)["latency_p95_s"] ** 0.8}
+
+    def corners(self):
+        dearest = self.choices[np.argmax(self.columns(np.c_[np.zeros(len(self.choices)), self.choices])["fleet_usd_per_hour"])]
+        return np.array([[f, *dearest] for f in (0.0, 1.0)], dtype=float)
+
+    def everything(self, steps=101):
+        """All choices at `steps` fractions."""
+        f = np.linspace(0.0, 1.0, steps)
+        return np.concatenate([np.c_[np.full(len(self.choices), x), self.choices] for x in f])
+
+
+class ToySpace:
+    """Fractions in steps of a thousandth, then the two picks, of which the pair indexes the choices."""
+
+    dim = 3
+
+    def __init__(self, problem):
+        self._problem = problem
+
+    def decode(self, X):
+        choices = self._problem.choices
+        first = np.unique(choices[:, 0])
+        a = first[np.minimum((X[:, 1] * len(first)).astype(int), len(first) - 1)]
+        rows = []
+        for pick, x in zip(a, X[:, 2], strict=True):
+            others = choices[choices[:, 0] == pick, 1]
+            rows.append(others[min(int(x * len(others)), len(others) - 1)])
+        return np.c_[np.round(X[:, 0], 3), a, rows].astype(float)
+
+    def encode(self, params):
+        choices = self._problem.choices
+        first = np.unique(choices[:, 0])
+        found = np.empty((len(params), 3))
+        for i, (f, a, b) in enumerate(params):
+            others = choices[choices[:, 0] == a, 1]
+            found[i] = f, (np.searchsorted(first, a) + 0.5) / len(first), (np.searchsorted(others, b) + 0.5) / len(others)
+        return found
+
+
+def toy_axes(problem):
+    return make_axes(
+        problem.objectives,
+        problem.evaluate_params(problem.corners()).columns,
+        margin=0.1,
+        bounds={"quality": [0.5, 0.9], "latency_p95_s": [60.0, 2.0]},
+    )
+
+
+def boute(problem, *, budget=40, seed=0, **options):
+    return BouteController(
+        problem,
+        axes=toy_axes(problem),
+        budget=budget,
+        options=BouteOptions(**options),
+        design_rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(seed + 100),
+    )

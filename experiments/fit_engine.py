@@ -29,7 +29,7 @@ from scipy.optimize import least_squares
 
 from experiments.calibrate_yaml import Node, Sourced, render, sourced
 from experiments.files import write_text
-from simulators.deployment.performance import Speed, replica_speed
+from simulators.deployment.performance import Speed, replica_speed, tensor_parallel_efficiency
 from simulators.deployment.plan import Replica
 from simulators.deployment.specs import EngineConstants, EngineSpec, GpuSpec, ModelSpec
 from simulators.errors import InputDataError, RoutefrontError
@@ -66,6 +66,7 @@ HEADER = """\
 #
 # Relative error in %, median / 90 % quantile / largest, of prefill, decode step and whole answer:
 {errors}
+# Share of the ideal 1/N in prefill, 2 / 4 / 8 GPUs: {efficiency}.
 # Without TP 2 nothing tells bandwidth from software; another card's constants are off by its host's software above all.
 # Left out: batch 64 on two GPUs (memory ran out; recorded prefill times fall); outputs over 256 tokens (they ended
 # earlier). Prefills of more than {prefill:,} tokens were not fitted: the engine admits no more at once, except for one
@@ -140,6 +141,7 @@ def fit(data_dir: Path) -> str:
         cells=len(cells),
         held=sum(cell.held for cell in cells),
         errors="\n".join(f"# {line}" for line in lines),
+        efficiency="; ".join(efficiency_text(gpu, use) for gpu, use in constants.items()),
         prefill=PREFILL_TOKENS,
     )
     return header + "\n".join(render(document(constants))) + "\n"
@@ -286,6 +288,14 @@ def error_line(name: str, cells: Sequence[Cell], constants: Constants) -> str:
     found = np.array([errors(cell, constants) for cell in cells])
     parts = [" / ".join(f"{100 * x:.0f}" for x in (*np.quantile(part, (0.5, 0.9)), part.max())) for part in found.T]
     return f"  {name:<28}{len(cells):>3} cells  " + "  ".join(f"{part:<14}" for part in parts).rstrip()
+
+
+def efficiency_text(gpu: str, use: EngineConstants) -> str:
+    """`tensor_parallel_efficiency` of Llama-2-70B on 2, 4 and 8 GPUs of a type."""
+    engine, model = EngineSpec(basis="measured", default=use), MODELS["llama2-70b"]
+    replicas = [Replica(gpu=gpu, tensor_parallel=tensor) for tensor in (2, 4, 8)]
+    found = [tensor_parallel_efficiency(model, SPECS[gpu], replica, engine) for replica in replicas]
+    return f"{gpu} {' / '.join(f'{x:.2f}' for x in found)}"
 
 
 def errors(cell: Cell, constants: Constants) -> FloatArray:

@@ -142,6 +142,7 @@ def make_deployment_problem(settings: TuneSettings, posed: Posed, offline: Offli
         approximate=space.approximate,
         system_latency=space.system_latency,
         unfit=not space.exclude,
+        load_features=space.load_features,
     )
 
 

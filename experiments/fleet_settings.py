@@ -60,6 +60,7 @@ class DeploymentSpaceSettings(_Settings):
         exclude: Whether deployments that do not fit GPUs and budget are left out of the space; else they are
             constraints.
         thresholds: Searched as load fractions or as raw scores.
+        load_features: Whether controller=boute sees each tier's utilisation by the tables; the paper's model does not.
         system_latency: Quantiles of all requests together, or the largest of the tiers' own.
         offline: The tables.
     """
@@ -72,5 +73,6 @@ class DeploymentSpaceSettings(_Settings):
     approximate: bool
     exclude: bool
     thresholds: Literal["fractions", "raw"]
+    load_features: bool
     system_latency: Literal["pooled", "max"]
     offline: OfflineSettings

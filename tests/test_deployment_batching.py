@@ -71,11 +71,10 @@ class TestEquivalence:
         fits = prompt + answer <= speed.kv_tokens
         np.testing.assert_array_equal(np.isfinite(served.done_s), fits)
         first_s, done_s = served.first_s[fits], served.done_s[fits]
-        alone_s = [max(speed.prefill_floor_s, speed.prefill_s(int(n))) for n in prompt[fits]]
-        assert (first_s >= arrival_s[fits] + alone_s - 1e-9).all() or speed.stages > 1
-        assert (first_s >= arrival_s[fits]).all() and (np.diff(first_s) >= 0).all()
-        np.testing.assert_array_equal(done_s == first_s, (answer[fits] == 1) | (done_s == first_s))
-        assert (done_s - first_s >= (answer[fits] - 1) * speed.decode_s - 1e-9).all()
+        alone_s = [speed.prefill_s(int(n)) for n in prompt[fits]]
+        assert (first_s >= arrival_s[fits] + alone_s - 1e-9).all() and (np.diff(first_s) >= 0).all()
+        np.testing.assert_array_equal(done_s == first_s, answer[fits] == 1)
+        assert (done_s - first_s >= (answer[fits] - 1) * speed.step_s(1, 0) - 1e-9).all()
 
 
 class TestClosedForms:
@@ -141,7 +140,9 @@ class TestQueues:
         rng = np.random.default_rng(1)
         arrival_s = poisson_arrivals(400, rate_per_s=0.5, rng=rng)
         prompt, answer = rng.integers(1, 2000, 400), rng.integers(1, 120, 400)
-        hold_s = np.array([SPEED.prefill_s(int(p)) + decode_s(SPEED, p, a) for p, a in zip(prompt, answer, strict=True)])
+        hold_s = np.array(
+            [SPEED.prefill_s(int(p)) + decode_s(SPEED, p, a) for p, a in zip(prompt, answer, strict=True)]
+        )
         served = serve(self.SPEED, arrival_s, prompt.astype(float), answer.astype(float))
         expected_s = arrival_s + waiting_times(arrival_s, hold_s, servers=1) + hold_s
         np.testing.assert_allclose(served.done_s, expected_s, rtol=1e-9)
@@ -179,7 +180,8 @@ class TestPipeline:
         piped = dataclasses.replace(SPEED, stages=4, prefill_floor_s=0.0)
         whole_s = SPEED.prefill_s(900)
         assert piped.prefill_s(900) == pytest.approx(whole_s)
-        assert piped.prefill_s(*[900] * 8) == pytest.approx(8 * whole_s * 7 / 16)
+        assert piped.prefill_s(*[900] * 8) == pytest.approx(whole_s * (8 + 3) / 4)
+        assert piped.prefill_s(900, 1) > whole_s
 
 
 @pytest.mark.parametrize(

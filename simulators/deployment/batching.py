@@ -100,7 +100,7 @@ def _serve(
     while head < n or len(running) > 0:
         if len(running) == 0 and arrival_s[head] > now:
             now = arrival_s[head]
-        start, tokens, work = head, 0, 0.0
+        start, tokens, sum_s, longest_s = head, 0, 0.0, 0.0
         while head < n and arrival_s[head] <= now and len(running) < max_batch:
             need = prompt[head] + answer[head]
             if reserved + need > kv_tokens or (head > start and tokens + prompt[head] > prefill_tokens):
@@ -108,11 +108,11 @@ def _serve(
             heapq.heappush(running, (np.int64(step + answer[head] - 1), np.int64(head)))
             reserved += need
             tokens += prompt[head]
-            work += token_s * prompt[head] + square_s * prompt[head] * prompt[head]
+            alone_s = token_s * prompt[head] + square_s * prompt[head] * prompt[head]
+            sum_s, longest_s = sum_s + alone_s, max(longest_s, alone_s)
             head += 1
         if head > start:
-            parts = min(head - start, stages)
-            now += max(floor_s, work * (parts + stages - 1) / (parts * stages))
+            now += max(floor_s, (sum_s + (stages - 1) * longest_s) / stages)
             first_s[start:head] = now
             context += tokens + head - start
         else:

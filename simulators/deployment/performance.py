@@ -14,8 +14,9 @@ activations. All layers of a stage count as those of the longest one: $L' = S \l
   That is the correction of the ideal $1 / T$: `tensor_parallel_efficiency` states it as one number.
 * Pipeline: $B$ sequences go through in up to $S$ micro-batches of $m = \lceil B / S \rceil$. A step then costs the base
   once plus the terms of $m$ sequences: each of $S$ stages has $1 / S$ of the layers and works on $S$ micro-batches.
-  $r$ prompts are prefilled in $q = \min(r, S)$ micro-batches: $(q + S - 1) / (q S)$ of the sum. Prefills of different
-  admissions do not overlap, which understates pipelines where prompts are long.
+  Prompts admitted together are prefilled one behind the other; with times $p_i$ on their own they take
+  $(\sum p_i + (S - 1) \max p_i) / S$, as in a flow shop of equal stages. Prefills of different admissions do not
+  overlap, which understates pipelines where prompts are long.
 * Memory: what the utilisation leaves after weights and activations holds keys and values. A request holds room for its
   prompt and its whole output from admission on. A real engine takes it step by step and evicts when it runs out.
 
@@ -67,9 +68,8 @@ class Speed:
 
     def prefill_s(self, *prompts: int) -> float:
         """Time to prefill requests of these prompt lengths together."""
-        q, s = min(len(prompts), self.stages), self.stages
-        work = sum(self.prefill_token_s * n + self.prefill_square_s * n * n for n in prompts)
-        return max(self.prefill_floor_s, work * (q + s - 1) / (q * s))
+        alone_s = [self.prefill_token_s * n + self.prefill_square_s * n * n for n in prompts]
+        return max(self.prefill_floor_s, (sum(alone_s) + (self.stages - 1) * max(alone_s)) / self.stages)
 
     def step_s(self, batch: int, context: int) -> float:
         """Time of a decode step of `batch` sequences that have `context` tokens together."""

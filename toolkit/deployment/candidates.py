@@ -8,6 +8,7 @@ Notation: N GPU types, T tables, C candidates, L loads, B edges, S needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,17 @@ from simulators.deployment.specs import FleetSpec
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.deployment.cover import cover
 from toolkit.deployment.load_split import LoadSplit, split_load
-from toolkit.deployment.needs import CandidateRecipe, Needs, Options, ask, make_needs, make_options
+from toolkit.deployment.needs import (
+    Asked,
+    CandidateRecipe,
+    Needs,
+    Options,
+    ask,
+    both,
+    leftover_needs,
+    make_needs,
+    make_options,
+)
 from toolkit.deployment.offline import OfflineRecipe, ReplicaTable, load_shares, quantile_of
 
 _REGRET = float(np.log(4.0))
@@ -70,51 +81,74 @@ class Candidates:
 
 
 def make_candidates(
-    fleet: FleetSpec, tier: str, tables: tuple[ReplicaTable, ...], *, recipe: CandidateRecipe, offline: OfflineRecipe
-) -> Candidates:
-    """The candidate deployments of one tier.
+    fleet: FleetSpec, tables: Sequence[tuple[ReplicaTable, ...]], *, recipe: CandidateRecipe, offline: OfflineRecipe
+) -> tuple[Candidates, ...]:
+    """The candidate deployments of all tiers.
 
     Args:
-        fleet: GPUs, rate and budget.
-        tier: Its name.
-        tables: T replicas of the tier.
+        fleet: GPUs, models, rate and budget.
+        tables: M sets of replicas.
         recipe: How.
         offline: How the tables were made.
+
+    Returns:
+        M sets; only "no GPUs" for a tier that nothing within the budget carries even a little of.
     """
-    options, needs = make_options(fleet, tables, recipe.levels), make_needs(fleet, recipe)
-    table, replicas = select(options, needs, tables, recipe.most)
-    none = np.zeros((1, table.shape[1]), dtype=np.int64)
-    deployed = np.concatenate([none - 1, table]), np.concatenate([none, replicas])
-    return tabulate(fleet, tier, tables, deployed, recipe=recipe, offline=offline)
+    options = [make_options(fleet, of, recipe.levels) for of in tables]
+    needs = make_needs(fleet, recipe)
+    asked = [ask(option, needs) for option in options]
+
+    def chosen(most: int) -> list[tuple[IntArray, IntArray]]:
+        trio = zip(options, asked, tables, strict=True)
+        return [select(option, met, needs, of, most) for option, met, of in trio]
+
+    if recipe.method == "pareto_knapsack" and recipe.caps == "response":
+        first = [_gpus(of, *pick) for of, pick in zip(tables, chosen(recipe.responses), strict=True)]
+        for m, option in enumerate(options):
+            left = leftover_needs(fleet, recipe, np.concatenate(first[:m] + first[m + 1 :]))
+            if len(left.caps):
+                asked[m] = both(asked[m], ask(option, left))
+    return tuple(
+        tabulate(fleet, tier, of, _with_empty(*pick), recipe=recipe, offline=offline)
+        for tier, of, pick in zip(fleet.models, tables, chosen(recipe.most), strict=True)
+    )
 
 
-def select(options: Options, needs: Needs, tables: tuple[ReplicaTable, ...], most: int) -> tuple[IntArray, IntArray]:
-    """The best answers to the needs.
+def select(
+    options: Options, asked: Asked, needs: Needs, tables: tuple[ReplicaTable, ...], most: int
+) -> tuple[IntArray, IntArray]:
+    """The best answers to the needs, those that gain most first.
 
     Args:
         options: What every type can do.
-        needs: What is asked.
+        asked: Needs and answers.
+        needs: Their loads.
         tables: T replicas.
         most: C at most.
 
     Returns:
         `C x N` tables and `C x N` replicas.
     """
-    asked = ask(options, needs)
-    both = np.unique(np.concatenate([asked.table, asked.gpus], axis=1), axis=0)
-    table, gpus = np.split(both, 2, axis=1)
-    sizes = np.array([t.replica.n_gpus for t in tables])
-    replicas = gpus // sizes[table]
-    took = options.log_latency(table, replicas, needs.loads_per_s)
-    best = np.log(options.level_s)[asked.level]
-    unmet = np.full(len(best), 2.0 * _REGRET)
+    replicas = asked.gpus // np.array([t.replica.n_gpus for t in tables])[asked.table]
+    took = options.log_latency(asked.table, replicas, needs.loads_per_s)
+    best = took[asked.own, asked.load[:, None]].min(axis=1)
+    usd, unmet = asked.gpus @ options.usd_per_hour, np.full(len(best), 2.0 * _REGRET)
 
     def loss(c: int) -> FloatArray:
-        fits = (gpus[c] <= asked.cap).all(axis=1) & (gpus[c] @ options.usd_per_hour <= asked.budget * (1 + 1e-9))
-        return np.where(fits, np.minimum(took[c, asked.load] - best, _REGRET), unmet)
+        fits = (asked.gpus[c] <= asked.cap).all(axis=1) & (usd[c] <= asked.budget * (1 + 1e-9))
+        return np.where(fits, np.clip(took[c, asked.load] - best, 0.0, _REGRET), unmet)
 
-    keep = cover(len(both), loss, unmet, most)
-    return table[keep], replicas[keep]
+    keep = cover(len(replicas), loss, unmet, most)
+    return asked.table[keep], replicas[keep]
+
+
+def _gpus(tables: tuple[ReplicaTable, ...], table: IntArray, replicas: IntArray) -> IntArray:
+    return np.asarray(replicas * np.array([t.replica.n_gpus for t in tables])[table])
+
+
+def _with_empty(table: IntArray, replicas: IntArray) -> tuple[IntArray, IntArray]:
+    none = np.zeros((1, table.shape[1]), dtype=np.int64)
+    return np.concatenate([none - 1, table]), np.concatenate([none, replicas])
 
 
 def tabulate(
@@ -136,7 +170,7 @@ def tabulate(
         recipe, offline: How candidates and tables were made.
     """
     table, replicas = deployed
-    gpus = replicas * np.array([t.replica.n_gpus for t in tables])[table]
+    gpus = _gpus(tables, table, replicas)
     loads, cdf = zip(
         *[_over_load(fleet, tables, t, r, recipe, offline) for t, r in zip(*deployed, strict=True)], strict=True
     )

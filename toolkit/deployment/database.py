@@ -268,10 +268,7 @@ def make_database(
     """
     how, which = recipe or OfflineRecipe(), candidates or CandidateRecipe()
     tables = replica_tables(fleet, lengths, recipe=how, seed=seed, on_progress=on_progress)
-    tiers = tuple(
-        make_candidates(fleet, tier, of, recipe=which, offline=how)
-        for tier, of in zip(fleet.models, tables, strict=True)
-    )
+    tiers = make_candidates(fleet, tables, recipe=which, offline=how)
     return OfflineDatabase(
         fleet=fleet,
         recipe=how,

@@ -125,6 +125,8 @@ def _split_by(tables: Sequence[ReplicaTable], counts: FloatArray, loads: FloatAr
 
 def simplex_grid(groups: int, parts: int) -> FloatArray:
     """`S x G` shares that are multiples of `1 / parts` and sum to 1; coarser where that would be over 20,000."""
+    if groups == 1:
+        return np.ones((1, 1))
     while parts > 2 and comb(parts + groups - 1, groups - 1) > 20_000:
         parts -= 1
     axes = np.meshgrid(*[np.arange(parts + 1)] * (groups - 1), indexing="ij")

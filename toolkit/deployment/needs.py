@@ -3,7 +3,7 @@
 For a GPU type and a number of its GPUs the best homogeneous deployment within a latency level is the (TP, PP) whose
 replicas carry most; the knapsack joins types. Every *need* (GPUs left over, budget, load) asks for the deployment of
 lowest latency. The paper's needs are a grid of budgets and loads with all GPUs at hand [Boute2026]_. Tiers compete for
-the same GPUs, so needs with half or none of a type are asked too (`caps`).
+the same GPUs, so needs with half or none of a type are asked too, and with what another tier leaves over (`caps`).
 
 Notation: M tiers, N GPU types, d_n GPUs of type n, T tables, K latency levels, V groups of needs, S needs.
 """
@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from simulators.deployment.specs import FleetSpec
-from simulators.errors import ConfigError
+from simulators.errors import ConfigError, InputDataError
 from simulators.outcomes import FloatArray, IntArray
 from toolkit.deployment.knapsack import NOTHING, Frontier, merge
 from toolkit.deployment.load_split import LoadSplit
@@ -35,9 +35,11 @@ class CandidateRecipe:
         method: `pareto_knapsack`: any mixture of types; `homogeneous`: one type per tier; `uniform`: GPUs and budget
             split evenly over tiers.
         caps: `none`: needs with all GPUs; `lattice`: also with half or none of a type, of at most two types where all
-            combinations would be more than 81.
+            combinations would be more than 81; `response`: also with what each of the first candidates of another
+            tier leaves, found by `lattice`.
+        responses: How many of another tier's candidates are answered.
         budgets: Budgets asked for, evenly up to the whole.
-        loads: Loads asked for, evenly up to the whole rate, and half the first.
+        loads: Loads asked for, evenly up to the whole rate, and a tenth and a half of the first.
         levels: K.
         most: C at most, the empty one not counted.
         load_points: L of a candidate's table.
@@ -45,19 +47,20 @@ class CandidateRecipe:
     """
 
     method: Method = "pareto_knapsack"
-    caps: Literal["none", "lattice"] = "lattice"
+    caps: Literal["none", "lattice", "response"] = "response"
+    responses: int = 40
     budgets: int = 15
     loads: int = 10
-    levels: int = 96
+    levels: int = 64
     most: int = 300
     load_points: int = 24
     load_split: LoadSplit = "waterfill"
 
     def __post_init__(self) -> None:
         sizes = min(self.budgets, self.loads, self.levels - 1, self.most, self.load_points)
-        if self.method not in get_args(Method) or self.caps not in {"none", "lattice"} or sizes < 1:
+        if self.method not in get_args(Method) or self.caps not in {"none", "lattice", "response"} or sizes < 1:
             raise ConfigError(
-                f"candidates need method {get_args(Method)}, caps none or lattice, sizes >= 1; got {self}"
+                f"candidates need method {get_args(Method)}, caps none, lattice or response, sizes >= 1; got {self}"
             )
 
 
@@ -91,15 +94,21 @@ class Options:
         return [known[tuple(cap)] for cap in caps.tolist()]
 
     def log_latency(self, table: IntArray, replicas: IntArray, loads_per_s: FloatArray) -> FloatArray:
-        """`C x loads` logarithms of the first level that carries a load; infinite where none does.
+        """`C x loads` logarithms of the level at which a load is carried; infinite where none is high enough.
 
         Args:
             table, replicas: `C x N`, deployments.
             loads_per_s: Loads.
         """
-        carries = np.einsum("cn,cnk->ck", replicas, self.carries[table])
+        carries, log = np.einsum("cn,cnk->ck", replicas, self.carries[table]), np.log(self.level_s)
         enough = carries[:, :, None] >= loads_per_s * (1 - 1e-9)
-        return np.where(enough.any(axis=1), np.log(self.level_s)[enough.argmax(axis=1)], np.inf)
+        high = enough.argmax(axis=1)
+        low = np.maximum(high - 1, 0)
+        rows = np.arange(len(carries))[:, None]
+        rise = carries[rows, high] - carries[rows, low]
+        share = np.where(high > 0, (loads_per_s - carries[rows, low]) / np.where(rise > 0, rise, 1.0), 1.0)
+        found = log[low] + np.clip(share, 0.0, 1.0) * (log[high] - log[low])
+        return np.asarray(np.where(enough.any(axis=1), found, np.inf))
 
 
 def make_options(fleet: FleetSpec, tables: tuple[ReplicaTable, ...], levels: int) -> Options:
@@ -109,8 +118,13 @@ def make_options(fleet: FleetSpec, tables: tuple[ReplicaTable, ...], levels: int
         fleet: GPU types.
         tables: T replicas of the tier.
         levels: K.
+
+    Raises:
+        InputDataError: If no table has a finite quantile.
     """
     finite = np.concatenate([table.p95_s[np.isfinite(table.p95_s)] for table in tables])
+    if not len(finite):
+        raise InputDataError("no replica serves enough requests to have a p95: they are too long for every GPU type")
     level_s = np.geomspace(finite.min() * (1 + 1e-9), max(finite.max(), finite.min() * 1.01), levels)
     carries = np.stack([table.load_at(level_s) for table in tables])
     values, best = [], []
@@ -146,22 +160,45 @@ class Needs:
 
 
 def make_needs(fleet: FleetSpec, recipe: CandidateRecipe) -> Needs:
-    """The needs of a recipe."""
-    counts = np.array([gpu.count for gpu in fleet.gpus.values()])
+    """The needs of a recipe, but for what another tier leaves over."""
+    counts = np.array([gpu.count for gpu in fleet.gpus.values()], dtype=np.int64)
     prices = np.array([gpu.usd_per_hour for gpu in fleet.gpus.values()])
     budget, tiers = fleet.budget_usd_per_hour, len(fleet.models)
-    grid = budget * np.arange(1, recipe.budgets + 1) / recipe.budgets
+    grid = _budgets(fleet, recipe)
     single = np.diag(counts)
-    stairs = [np.minimum(price * np.arange(1, d + 1), budget) for price, d in zip(prices, counts, strict=True)]
+    stairs = [np.minimum(price * np.arange(1, d + 1), budget) for price, d in zip(prices, counts, strict=True) if d]
+    single = single[counts > 0]
     if recipe.method == "uniform":
         caps, budgets = (counts // tiers)[None, :], [np.array([budget / tiers])]
     elif recipe.method == "homogeneous":
         caps, budgets = single, stairs
     else:
-        mixed = cap_lattice(counts) if recipe.caps == "lattice" else counts[None, :]
+        mixed = counts[None, :] if recipe.caps == "none" else cap_lattice(counts)
         caps, budgets = np.concatenate([mixed, single]), [*([grid] * len(mixed)), *stairs]
-    loads = fleet.rate_per_s * np.append(0.5, np.arange(1, recipe.loads + 1)) / recipe.loads
-    return Needs(caps=caps.astype(np.int64), budgets_usd_per_hour=tuple(map(np.unique, budgets)), loads_per_s=loads)
+    return Needs(caps=caps, budgets_usd_per_hour=tuple(map(np.unique, budgets)), loads_per_s=_loads(fleet, recipe))
+
+
+def leftover_needs(fleet: FleetSpec, recipe: CandidateRecipe, taken: IntArray) -> Needs:
+    """What is left of GPUs and money where other tiers take `A x N` GPUs, each row a group of its own.
+
+    The money is what is left of each budget of the grid: a search may be asked to spend less than the whole.
+    """
+    counts = np.array([gpu.count for gpu in fleet.gpus.values()], dtype=np.int64)
+    prices = np.array([gpu.usd_per_hour for gpu in fleet.gpus.values()])
+    rows = np.unique(taken, axis=0)
+    rows = rows[((rows <= counts).all(axis=1)) & (rows @ prices < fleet.budget_usd_per_hour)]
+    spent = rows @ prices
+    money = tuple(left[left > 0] for left in _budgets(fleet, recipe) - spent[:, None])
+    return Needs(caps=counts - rows, budgets_usd_per_hour=money, loads_per_s=_loads(fleet, recipe))
+
+
+def _budgets(fleet: FleetSpec, recipe: CandidateRecipe) -> FloatArray:
+    return np.asarray(fleet.budget_usd_per_hour * np.arange(1, recipe.budgets + 1) / recipe.budgets)
+
+
+def _loads(fleet: FleetSpec, recipe: CandidateRecipe) -> FloatArray:
+    """Loads asked for; the first two are those of a tier that gets little."""
+    return fleet.rate_per_s * np.append([0.1, 0.5], np.arange(1, recipe.loads + 1)) / recipe.loads
 
 
 def cap_lattice(counts: IntArray) -> IntArray:
@@ -178,48 +215,67 @@ def cap_lattice(counts: IntArray) -> IntArray:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """S needs that can be met, each with the deployment that meets it best.
+    """S needs that can be met, and A different deployments that meet them best.
 
     Attributes:
         cap: `S x N`.
         budget: `S`.
         load: `S` index into the loads.
-        level: `S` index into the levels.
-        gpus: `S x N` GPUs of the deployment.
-        table: `S x N` its tables; -1 where a type is not used.
+        own: `S x 2` answers to each need.
+        table: `A x N` tables of the answers; -1 where a type is not used.
+        gpus: `A x N` their GPUs.
     """
 
     cap: IntArray
     budget: FloatArray
     load: IntArray
-    level: IntArray
-    gpus: IntArray
+    own: IntArray
     table: IntArray
+    gpus: IntArray
 
 
 def ask(options: Options, needs: Needs) -> Asked:
-    """Meet every need: the lowest level whose knapsack carries the load within the budget, then its cheapest point."""
+    """Meet every need at the lowest level that carries its load within its budget.
+
+    It has two answers there: what carries most, and what is cheapest. Needs that nothing meets are left out.
+    """
+    N = len(options.usd_per_hour)
     most = max(float(b.max()) for b in needs.budgets_usd_per_hour)
-    K = len(options.level_s)
-    frontiers = [options.frontiers(needs.caps, k, most) for k in range(K)]
-    rows: list[tuple[int, float, int, int]] = []
-    picks = []
+    by_level = [options.frontiers(needs.caps, k, most) for k in range(len(options.level_s))]
+    rows: list[tuple[int, int, float]] = []
+    found: list[IntArray] = []
     for v, budgets in enumerate(needs.budgets_usd_per_hour):
-        value = np.stack([frontiers[k][v].value[frontiers[k][v].within(budgets)] for k in range(K)])
+        frontiers = [of[v] for of in by_level]
+        within = np.stack([frontier.within(budgets) for frontier in frontiers])  # K x budgets
+        value = np.stack([frontier.value[w] for frontier, w in zip(frontiers, within, strict=True)])
         for i, load in enumerate(needs.loads_per_s):
             enough = value >= load * (1 - 1e-9)
             for o in np.flatnonzero(enough.any(axis=0)):
                 k = int(enough[:, o].argmax())
-                rows.append((v, float(budgets[o]), i, k))
-                picks.append(frontiers[k][v].picks[frontiers[k][v].cheapest(load)])
-    gpus = np.array(picks, dtype=np.int64).reshape(len(rows), len(options.usd_per_hour))
-    group, load, level = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 2, 3))
-    table = np.stack([t[level, gpus[:, n]] for n, t in enumerate(options.table)], axis=1)
+                rows.append((v, i, float(budgets[o])))
+                for point in (within[k, o], frontiers[k].cheapest(load)):
+                    gpus = frontiers[k].picks[point]
+                    found.append(np.concatenate([[t[k, g] for t, g in zip(options.table, gpus, strict=True)], gpus]))
+    both = np.array(found, dtype=np.int64).reshape(-1, 2 * N)
+    answers, own = np.unique(both, axis=0, return_inverse=True)
+    group, load_index = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))
     return Asked(
         cap=needs.caps[group],
-        budget=np.array([row[1] for row in rows], dtype=np.float64),
-        load=load,
-        level=level,
-        gpus=gpus,
-        table=table,
+        budget=np.array([row[2] for row in rows], dtype=np.float64),
+        load=load_index,
+        own=own.reshape(-1, 2),
+        table=answers[:, :N],
+        gpus=answers[:, N:],
+    )
+
+
+def both(first: Asked, second: Asked) -> Asked:
+    """The needs of both, and their answers; answers of both count twice."""
+    return Asked(
+        cap=np.concatenate([first.cap, second.cap]),
+        budget=np.concatenate([first.budget, second.budget]),
+        load=np.concatenate([first.load, second.load]),
+        own=np.concatenate([first.own, second.own + len(first.gpus)]),
+        table=np.concatenate([first.table, second.table]),
+        gpus=np.concatenate([first.gpus, second.gpus]),
     )

@@ -33,6 +33,8 @@ Lengths = tuple[FloatArray, FloatArray]
 Progress = Callable[[int, int | None], None]
 
 _FIXED_LOADS = np.arange(2.0, 41.0, 2.0)
+_BATCHES = 8
+"""Full batches that a measurement of throughput lasts, at least."""
 _APART = 1000.0
 """Idle time between windows, in windows: any backlog is gone."""
 
@@ -262,11 +264,18 @@ def quantile_of(cdf: FloatArray, edges_s: FloatArray, q: float) -> FloatArray:
 
 
 def capacity_per_s(speed: Speed, lengths: Lengths, recipe: OfflineRecipe, seed: int) -> float:
-    """Requests per second of a replica to which all come at once: the middle of that run."""
-    rows = _rows(len(lengths[0]), recipe.requests, seed)
+    """Requests per second of a replica to which all come at once: the middle of that run.
+
+    Raises:
+        InputDataError: If it serves none of them.
+    """
+    rows = _rows(len(lengths[0]), max(recipe.requests, _BATCHES * speed.max_batch), seed)
     done = serve(speed, np.zeros(len(rows)), lengths[0][rows], lengths[1][rows]).done_s
-    first, last = np.nanquantile(done, [0.2, 0.8])
-    return float(0.6 * len(rows) / (last - first))
+    done = np.sort(done[np.isfinite(done)])
+    if not len(done):
+        raise InputDataError("a replica that fits serves no request: all are longer; raise engine.context_tokens")
+    first, last = np.quantile(done, [0.2, 0.8])
+    return float(0.6 * len(done) / (last - first) if last > first else len(done) / last)
 
 
 def draw_workload(
@@ -282,8 +291,7 @@ def draw_workload(
         seed: The run's seed.
     """
     window_s = horizon_s * (1.0 + recipe.warmup)
-    loads = np.append(recipe.loads(most_per_s), recipe.loads(0.0)[0] if recipe.load_grid == "fixed" else most_per_s)
-    most = max(n_windows(recipe, load, window_s) * load * window_s for load in loads)
+    most = max(n_windows(recipe, load, window_s) * load * window_s for load in recipe.loads(most_per_s))
     n = int(1.1 * max(most, 2.0 * recipe.requests)) + 1000
     shape = recipe.cv**-2.0
     rows = _rows(len(lengths[0]), n, seed)

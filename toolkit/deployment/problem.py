@@ -44,6 +44,7 @@ class DeploymentProblem(RoutingProblem):
         approximate: Whether a simulated latency has the table's as its approximation.
         system_latency: Quantiles of all requests together (`pooled`), or the largest of the tiers' own (`max`).
         unfit: Whether candidates may not fit the GPUs, so that this is a constraint like others.
+        load_features: Whether models see each tier's utilisation beside its GPUs.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class DeploymentProblem(RoutingProblem):
         approximate: bool = True,
         system_latency: Literal["pooled", "max"] = "pooled",
         unfit: bool = False,
+        load_features: bool = True,
     ) -> None:
         if unfit:
             constraints = (*constraints, _GPUS_SHORT)
@@ -69,7 +71,7 @@ class DeploymentProblem(RoutingProblem):
         headline = Metric("fleet_cost")
         self.metrics = tuple(dict.fromkeys((*self.metrics, headline)))
         self.exact_columns = frozenset(m.column for m in self.metrics if not m.needs_latency)
-        self._features = FeatureTable(database)
+        self._features, self._load_features = FeatureTable(database), load_features
 
     def estimate(self, params: FloatArray) -> Estimator:
         """See `RoutingProblem`."""
@@ -95,9 +97,12 @@ class DeploymentProblem(RoutingProblem):
     def features(self, params: FloatArray) -> DeploymentFeatures:
         """What a model of latency may look at, for `params: n x p`."""
         choice = self.deployments.choice(params)
+        parts = [self._features.deployment(choice)]
+        if self._load_features:
+            parts.append(self._features.utilisation(self.deployments.fractions(params), choice))
         return DeploymentFeatures(
             routing=self.space.encode(params)[:, : self.deployments.n_routing],
-            deployment=self._features.deployment(choice),
+            deployment=np.concatenate(parts, axis=1),
             preference=self._features.preference(choice),
         )
 

@@ -73,6 +73,14 @@ class FleetFigures:
     tune_p95_s: float
     validate_p95_s: float
 
+    @property
+    def p95_sentence(self) -> str:
+        """Its p95 latency by table and by simulation."""
+        return (
+            f"Its p95 latency: {self.table_p95_s:.3g} s by the offline tables, {self.tune_p95_s:.3g} s simulated on "
+            f"the tune split's queries, {self.validate_p95_s:.3g} s on the validation split's with other arrivals."
+        )
+
     def sentences(self, fleet: FleetSpec) -> tuple[str, ...]:
         """For reader and report."""
         tiers = [
@@ -84,8 +92,9 @@ class FleetFigures:
         return (
             f"Deployment at {self.usd_per_hour:.2f} USD per hour of at most {fleet.budget_usd_per_hour:.2f}, for "
             f"{fleet.rate_per_s:g} requests per second. {'; '.join(tiers)}.",
-            f"Its p95 latency: {self.table_p95_s:.3g} s by the offline tables, {self.tune_p95_s:.3g} s simulated on "
-            f"the tune split's queries, {self.validate_p95_s:.3g} s on the validation split's with other arrivals.",
+            f"The GPUs cost {1000 * self.usd_per_hour / 3600 / fleet.rate_per_s:.3g} USD per 1,000 requests at that rate, "
+            "whatever the routing; costs per query elsewhere are the table's own prices, which order the tiers.",
+            self.p95_sentence,
             *([warning] if guessed else []),
         )
 
@@ -129,7 +138,7 @@ def deployment_file(
             latency_p95_table_s=figures.table_p95_s,
             latency_p95_simulated_s=figures.validate_p95_s,
         ),
-        evidence=figures.sentences(fleet)[1],
+        evidence=figures.p95_sentence,
     )
 
 

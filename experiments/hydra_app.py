@@ -33,7 +33,7 @@ _DEFAULTS = {
     "hydra.output_subdir": "null",
     "hydra.run.dir": ".",
 }
-_GROUPS = ("data", "scenario", "scorer", "policy", "lane", "space", "world", "controller", "tracking")
+_GROUPS = ("data", "scenario", "scorer", "policy", "lane", "space", "world", "controller", "tracking", "paper")
 _LISTS = {"simulate": ("load", "shares")}
 _RENAMED = {("simulate", "policy"): "policy_file"}
 _FLAGS = {"-m", "--multirun", "--resolve", "--hydra-help"}
@@ -257,6 +257,11 @@ def _dispatch(command: str, raw: dict[str, Any]) -> dict[str, Any]:
 
         return run_race(s.parse_settings(RaceSettings, raw), quiet=quiet)
     if command == "reproduce":
+        if raw["paper"] == "boute":
+            from experiments.reproduce_boute import run_boute
+            from experiments.reproduce_boute_settings import BouteReproduceSettings
+
+            return run_boute(s.parse_settings(BouteReproduceSettings, raw), quiet=quiet)
         from experiments.reproduce import run_reproduce
         from experiments.reproduce_settings import ReproduceSettings
 

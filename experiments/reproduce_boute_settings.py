@@ -24,6 +24,7 @@ class FleetSettings(_Settings):
         gpus: A file of `conf/gpus/`.
         engine: A file of `conf/engine/`.
         count: GPUs of each type.
+        replica_gpus: GPUs of one replica, at most.
         homogeneous: Type of the homogeneous methods.
         budget_usd_per_hour: Budget of the main comparison, and what fixes the load.
         most_usd_per_hour: Dearest deployment that the tables of cost look at.
@@ -37,6 +38,7 @@ class FleetSettings(_Settings):
     gpus: str
     engine: str
     count: Annotated[int, Field(ge=2)]
+    replica_gpus: Annotated[int, Field(ge=1)]
     homogeneous: str
     budget_usd_per_hour: _Positive
     most_usd_per_hour: _Positive

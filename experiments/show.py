@@ -26,7 +26,10 @@ def show(command: str, result: dict[str, Any], record: RunRecord | CertificateRe
 
         show_race(result)
     elif command == "reproduce":
-        from experiments.reproduce_summary import show_reproduce
+        if result["paper"] == "boute":
+            from experiments.reproduce_boute_summary import show_boute as show_reproduce
+        else:
+            from experiments.reproduce_summary import show_reproduce
 
         show_reproduce(result)
     elif command == "control":

@@ -86,7 +86,7 @@ def run_tune(settings: TuneSettings, raw: dict[str, Any], out: Path, *, quiet: b
     check_per_query(settings)
     constraints = parse_constraints(settings.constraints)
     if settings.choose == CERTIFIED:
-        check_certifiable(constraints, simulated_latency=settings.world.kind != "none")
+        check_certifiable(constraints, simulated_latency=settings.world.kind != "none" or is_deployment(settings))
     for name in settings.objectives:
         parse_metric(name)
     data = load_data(settings.data, settings.scenario, 0, with_repeats=True)

@@ -4,11 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from toolkit.dimensions import BoxSpace, Dimension
 from toolkit.evaluation.constraints import parse_constraints
 from toolkit.evaluation.metrics import Metric
-from toolkit.problem import make_evaluation
 from toolkit.pareto.axes import make_axes
+from toolkit.problem import make_evaluation
 from toolkit.search.boute import BouteController, BouteOptions
 
 GPUS = np.array([[8, 8, 8], [8, 8, 8]])
@@ -61,10 +60,10 @@ class ToyProblem:
         latency = np.zeros(len(params))
         for load, (_, _, capacity, idle_s), choice in zip((f, 1 - f), self.tiers, (a, b), strict=True):
             room = np.maximum(1.0 - load * RATE / capacity[choice], 1e-3)
-            latency = np.where(load > 0, np.maximum(latency, idle_s[choice] / room), latency)
+            latency += load * (idle_s[choice] / room) ** 4
         return {
             "quality": 0.9 - 0.35 * f**1.5,
-            "latency_p95_s": latency,
+            "latency_p95_s": latency**0.25,
             "fleet_usd_per_hour": self.tiers[0][1][a] + self.tiers[1][1][b],
         }
 
@@ -81,7 +80,8 @@ class ToyProblem:
         return {"latency_p95_s": self.columns(params)["latency_p95_s"] ** 0.8}
 
     def corners(self):
-        dearest = self.choices[np.argmax(self.columns(np.c_[np.zeros(len(self.choices)), self.choices])["fleet_usd_per_hour"])]
+        usd = self.columns(np.c_[np.zeros(len(self.choices)), self.choices])["fleet_usd_per_hour"]
+        dearest = self.choices[np.argmax(usd)]
         return np.array([[f, *dearest] for f in (0.0, 1.0)], dtype=float)
 
     def everything(self, steps=101):
@@ -114,17 +114,15 @@ class ToySpace:
         found = np.empty((len(params), 3))
         for i, (f, a, b) in enumerate(params):
             others = choices[choices[:, 0] == a, 1]
-            found[i] = f, (np.searchsorted(first, a) + 0.5) / len(first), (np.searchsorted(others, b) + 0.5) / len(others)
+            slots = np.searchsorted(first, a) + 0.5, np.searchsorted(others, b) + 0.5
+            found[i] = f, slots[0] / len(first), slots[1] / max(len(others), 1)
         return found
 
 
 def toy_axes(problem):
-    return make_axes(
-        problem.objectives,
-        problem.evaluate_params(problem.corners()).columns,
-        margin=0.1,
-        bounds={"quality": [0.5, 0.9], "latency_p95_s": [60.0, 2.0]},
-    )
+    ends = {"quality": [0.5, 0.9], "latency_p95_s": [60.0, 2.0]}
+    bounds = {m.column: ends[m.column] for m in problem.objectives}
+    return make_axes(problem.objectives, problem.columns(problem.corners()), margin=0.1, bounds=bounds)
 
 
 def boute(problem, *, budget=40, seed=0, **options):

@@ -14,7 +14,7 @@ RECIPE = OfflineRecipe(load_points=8, requests=200, windows=2, edges=60, shortes
 CANDIDATES = CandidateRecipe(budgets=6, loads=5, levels=24, load_points=10)
 
 
-def fleet(*, count: int = 3, rate_per_s: float = 12.0, budget: float = 12.0, horizon_s: float = 30.0) -> FleetSpec:
+def fleet(*, count: int = 3, rate_per_s: float = 100.0, budget: float = 12.0, horizon_s: float = 30.0) -> FleetSpec:
     """Two GPU types, a small and a larger model."""
     constants = EngineConstants(
         compute_efficiency=0.5,

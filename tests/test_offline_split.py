@@ -50,8 +50,8 @@ def test_two_straight_lines_meet_at_one_level():
     found = split_load([fast, slow], [1, 2], np.array([10.0]))
     level = found.level_s[0]
     x, y = level - 1, 2 * (level - 2)
-    assert x + 2 * y == pytest.approx(10.0, rel=1e-6)
-    np.testing.assert_allclose(found.load_per_s[0], [x, y], rtol=1e-6)
+    assert x + 2 * y == pytest.approx(10.0, rel=1e-3)
+    np.testing.assert_allclose(found.load_per_s[0], [x, y], rtol=1e-3)
 
 
 def test_a_slow_replica_waits_until_the_fast_one_is_as_slow():

@@ -16,6 +16,7 @@ from simulators.deployment.plan import Replica
 from simulators.errors import ConfigError, InputDataError
 from toolkit.deployment.offline import (
     OfflineRecipe,
+    between,
     capacity_per_s,
     draw_workload,
     falling,
@@ -51,7 +52,7 @@ def test_one_request_at_a_time_of_fixed_length_is_md1():
     capacity = capacity_per_s(ONE_AT_A_TIME, ones, recipe, 0)
     assert capacity == pytest.approx(1 / SERVICE_S, rel=1e-3)
     work = draw_workload(ones, recipe, horizon_s=2000.0, most_per_s=capacity, seed=1)
-    table = replica_table(Replica(gpu="x"), ONE_AT_A_TIME, work, recipe, capacity)
+    table = replica_table(Replica(gpu="x"), ONE_AT_A_TIME, capacity, work=work, recipe=recipe)
     for load, cdf in list(zip(table.loads_per_s, table.cdf, strict=True))[:4]:
         for t in (0.2, 0.7, 1.3, 2.0):
             found = np.interp(np.log(t + SERVICE_S), np.log(recipe.edges_s), cdf)
@@ -110,16 +111,26 @@ def test_load_shares_rise_to_the_top(n, top):
 
 def test_a_level_carries_the_largest_load_within_it():
     table = made_up_table([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 4.0, 8.0])
-    assert table.load_at(np.array([1.9, 2.0, 3.0, 8.0, 99.0])).tolist() == [0.0, 2.0, 2.5, 4.0, 4.0]
-    assert table.p95_at(np.array([0.1, 2.5, 4.0, 4.1])).tolist() == [2.0, 3.0, 8.0, np.inf]
+    assert table.load_at(np.array([1.9, 2.0, 8**0.5, 8.0, 99.0])) == pytest.approx([0.0, 2.0, 2.5, 4.0, 4.0])
+    assert table.p95_at(np.array([0.1, 2.5, 4.0, 4.1])) == pytest.approx([2.0, 8**0.5, 8.0, np.inf])
 
 
-def test_distributions_are_mixed_between_loads_and_nothing_ends_beyond_them():
-    table = made_up_table([1.0, 2.0], [1.0, 3.0])
+def test_quantiles_lie_between_those_of_two_loads_and_nothing_ends_beyond():
+    table = made_up_table([1.0, 2.0], [1.0, 3.0])  # uniform up to 1 / 0.95 and 3 / 0.95
     below, middle, beyond = table.cdf_at(np.array([0.2, 1.25, 2.1]))
     np.testing.assert_allclose(below, table.cdf[0])
-    np.testing.assert_allclose(middle, 0.75 * table.cdf[0] + 0.25 * table.cdf[1])
-    assert (beyond == 0).all()
+    edges = np.geomspace(1e-3, 1e4, table.cdf.shape[1])
+    for q in (0.1, 0.5, 0.95):
+        assert quantile_of(middle, edges, q) == pytest.approx(q / 0.95 * 3**0.25, rel=0.02)
+    assert (beyond == 0).all() and (np.diff(middle) >= 0).all() and middle[-1] == 1
+
+
+def test_what_never_ends_stays_so_between_loads():
+    table = made_up_table([1.0, 2.0], [1.0, 3.0])
+    high = 0.9 * table.cdf[1]
+    found = between(table.cdf[0], high, 0.5)
+    assert found[-1] == pytest.approx(0.9) and (np.diff(found) >= 0).all()
+    np.testing.assert_array_equal(between(table.cdf[0], high, 1.0), high)
 
 
 def test_falling_is_least_squares_by_weight():

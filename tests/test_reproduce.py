@@ -246,7 +246,7 @@ def test_stand_in_prices_are_marked(data):
     queries, outcomes = recording_columns(n=20, latency=False, cost=False)
     write_columns(data / "priced_queries.parquet", queries)
     write_columns(data / "priced_outcomes.parquet", outcomes)
-    raw = yaml.safe_load((CONF / "reproduce.yaml").read_text())
+    raw = yaml.safe_load((CONF / "paper" / "proteus.yaml").read_text())
     raw |= {"data_dir": str(data), "definitions": {"priced": {"stand_in": {"large": 9, "small": 1, "medium": 3}}}}
     found = read_set(ReproduceSettings.model_validate(raw), "priced")
     assert found.table.tiers == ("small", "medium", "large") and found.unit == "stand-in price"

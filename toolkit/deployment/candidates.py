@@ -21,7 +21,6 @@ from toolkit.deployment.load_split import LoadSplit, split_load
 from toolkit.deployment.needs import (
     Asked,
     CandidateRecipe,
-    Needs,
     Options,
     ask,
     both,
@@ -95,17 +94,17 @@ def make_candidates(
         M sets; only "no GPUs" for a tier that nothing within the budget carries even a little of.
     """
     options = [make_options(fleet, of, recipe.levels) for of in tables]
-    needs = make_needs(fleet, recipe)
-    asked = [ask(option, needs) for option in options]
+    needs = [make_needs(fleet, recipe, option) for option in options]
+    asked = [ask(option, need) for option, need in zip(options, needs, strict=True)]
 
     def chosen(most: int) -> list[tuple[IntArray, IntArray]]:
-        trio = zip(options, asked, tables, strict=True)
-        return [select(option, met, needs, of, most) for option, met, of in trio]
+        each = zip(options, asked, needs, tables, strict=True)
+        return [select(option, met, need.loads_per_s, of, most) for option, met, need, of in each]
 
     if recipe.method == "pareto_knapsack" and recipe.caps == "response":
         first = [_gpus(of, *pick) for of, pick in zip(tables, chosen(recipe.responses), strict=True)]
         for m, option in enumerate(options):
-            left = leftover_needs(fleet, recipe, np.concatenate(first[:m] + first[m + 1 :]))
+            left = leftover_needs(fleet, recipe, option, np.concatenate(first[:m] + first[m + 1 :]))
             if len(left.caps):
                 asked[m] = both(asked[m], ask(option, left))
     return tuple(
@@ -115,14 +114,14 @@ def make_candidates(
 
 
 def select(
-    options: Options, asked: Asked, needs: Needs, tables: tuple[ReplicaTable, ...], most: int
+    options: Options, asked: Asked, loads_per_s: FloatArray, tables: tuple[ReplicaTable, ...], most: int
 ) -> tuple[IntArray, IntArray]:
     """The best answers to the needs, those that gain most first.
 
     Args:
         options: What every type can do.
         asked: Needs and answers.
-        needs: Their loads.
+        loads_per_s: The loads that needs point to.
         tables: T replicas.
         most: C at most.
 
@@ -130,7 +129,7 @@ def select(
         `C x N` tables and `C x N` replicas.
     """
     replicas = asked.gpus // np.array([t.replica.n_gpus for t in tables])[asked.table]
-    took = options.log_latency(asked.table, replicas, needs.loads_per_s)
+    took = options.log_latency(asked.table, replicas, loads_per_s)
     best = took[asked.own, asked.load[:, None]].min(axis=1)
     usd, unmet = asked.gpus @ options.usd_per_hour, np.full(len(best), 2.0 * _REGRET)
 

@@ -35,7 +35,7 @@ def cover(n: int, loss: Callable[[int], FloatArray], worst: FloatArray, most: in
         _, c = heapq.heappop(heap)
         found = loss(c)
         gain = float(np.maximum(left - found, 0.0).sum())
-        if heap and -gain > heap[0][0]:
+        if heap and (-gain, c) > heap[0]:
             heapq.heappush(heap, (-gain, c))
         elif gain > _NO_GAIN:
             picked.append(c)

@@ -39,7 +39,8 @@ class CandidateRecipe:
             tier leaves, found by `lattice`.
         responses: How many of another tier's candidates are answered.
         budgets: Budgets asked for, evenly up to the whole.
-        loads: Loads asked for, evenly up to the whole rate, and a tenth and a half of the first.
+        loads: Loads asked for, evenly up to the whole rate or to what the tier can carry with all GPUs, and a tenth and
+            a half of the first.
         levels: K.
         most: C at most, the empty one not counted.
         load_points: L of a candidate's table.
@@ -50,7 +51,7 @@ class CandidateRecipe:
     caps: Literal["none", "lattice", "response"] = "response"
     responses: int = 40
     budgets: int = 15
-    loads: int = 10
+    loads: int = 20
     levels: int = 64
     most: int = 300
     load_points: int = 24
@@ -159,7 +160,7 @@ class Needs:
     loads_per_s: FloatArray
 
 
-def make_needs(fleet: FleetSpec, recipe: CandidateRecipe) -> Needs:
+def make_needs(fleet: FleetSpec, recipe: CandidateRecipe, options: Options) -> Needs:
     """The needs of a recipe, but for what another tier leaves over."""
     counts = np.array([gpu.count for gpu in fleet.gpus.values()], dtype=np.int64)
     prices = np.array([gpu.usd_per_hour for gpu in fleet.gpus.values()])
@@ -175,10 +176,12 @@ def make_needs(fleet: FleetSpec, recipe: CandidateRecipe) -> Needs:
     else:
         mixed = counts[None, :] if recipe.caps == "none" else cap_lattice(counts)
         caps, budgets = np.concatenate([mixed, single]), [*([grid] * len(mixed)), *stairs]
-    return Needs(caps=caps, budgets_usd_per_hour=tuple(map(np.unique, budgets)), loads_per_s=_loads(fleet, recipe))
+    return Needs(
+        caps=caps, budgets_usd_per_hour=tuple(map(np.unique, budgets)), loads_per_s=_loads(fleet, recipe, options)
+    )
 
 
-def leftover_needs(fleet: FleetSpec, recipe: CandidateRecipe, taken: IntArray) -> Needs:
+def leftover_needs(fleet: FleetSpec, recipe: CandidateRecipe, options: Options, taken: IntArray) -> Needs:
     """What is left of GPUs and money where other tiers take `A x N` GPUs, each row a group of its own.
 
     The money is what is left of each budget of the grid: a search may be asked to spend less than the whole.
@@ -189,16 +192,19 @@ def leftover_needs(fleet: FleetSpec, recipe: CandidateRecipe, taken: IntArray) -
     rows = rows[((rows <= counts).all(axis=1)) & (rows @ prices < fleet.budget_usd_per_hour)]
     spent = rows @ prices
     money = tuple(left[left > 0] for left in _budgets(fleet, recipe) - spent[:, None])
-    return Needs(caps=counts - rows, budgets_usd_per_hour=money, loads_per_s=_loads(fleet, recipe))
+    return Needs(caps=counts - rows, budgets_usd_per_hour=money, loads_per_s=_loads(fleet, recipe, options))
 
 
 def _budgets(fleet: FleetSpec, recipe: CandidateRecipe) -> FloatArray:
     return np.asarray(fleet.budget_usd_per_hour * np.arange(1, recipe.budgets + 1) / recipe.budgets)
 
 
-def _loads(fleet: FleetSpec, recipe: CandidateRecipe) -> FloatArray:
-    """Loads asked for; the first two are those of a tier that gets little."""
-    return fleet.rate_per_s * np.append([0.1, 0.5], np.arange(1, recipe.loads + 1)) / recipe.loads
+def _loads(fleet: FleetSpec, recipe: CandidateRecipe, options: Options) -> FloatArray:
+    """Loads asked for, none where nothing can be carried; the first two are those of a tier that gets little."""
+    counts = np.array([[gpu.count for gpu in fleet.gpus.values()]], dtype=np.int64)
+    top = options.frontiers(counts, len(options.level_s) - 1, fleet.budget_usd_per_hour)[0].value[-1]
+    shares = np.append([0.1, 0.5], np.arange(1, recipe.loads + 1)) / recipe.loads
+    return np.asarray(min(fleet.rate_per_s, float(top)) * shares) if top > 0 else np.zeros(0)
 
 
 def cap_lattice(counts: IntArray) -> IntArray:

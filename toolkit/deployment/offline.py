@@ -13,7 +13,9 @@ Notation: T replicas (tables), L loads, B edges, R requests. `cdf[..., b]` is P(
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -33,6 +35,7 @@ Lengths = tuple[FloatArray, FloatArray]
 Progress = Callable[[int, int | None], None]
 
 _FIXED_LOADS = np.arange(2.0, 41.0, 2.0)
+_THREADS = 2
 _BATCHES = 8
 """Full batches that a measurement of throughput lasts, at least."""
 _APART = 1000.0
@@ -126,26 +129,44 @@ class ReplicaTable:
         finite = np.isfinite(self.p95_s)
         if not finite.any():
             return np.zeros_like(level_s)
-        return np.asarray(np.interp(level_s, self.p95_s[finite], self.loads_per_s[finite], left=0.0))
+        return np.asarray(np.interp(np.log(level_s), np.log(self.p95_s[finite]), self.loads_per_s[finite], left=0.0))
 
     def p95_at(self, load_per_s: FloatArray) -> FloatArray:
-        """Quantile at any load, linear between the loads of the table; infinite above the top."""
+        """Quantile at any load, its logarithm linear between the loads of the table; infinite above the top."""
         finite = np.isfinite(self.p95_s)
         if not finite.any():
             return np.full(np.shape(load_per_s), np.inf)
-        inside = np.interp(load_per_s, self.loads_per_s[finite], self.p95_s[finite])
+        inside = np.exp(np.interp(load_per_s, self.loads_per_s[finite], np.log(self.p95_s[finite])))
         return np.asarray(np.where(load_per_s <= self.top_per_s * (1 + 1e-9), inside, np.inf))
 
     def cdf_at(self, load_per_s: FloatArray) -> FloatArray:
-        """`n x B` distributions at `n` loads, linear between the loads of the table; 0 above the last."""
+        """`n x B` distributions at `n` loads; 0 above the last.
+
+        Between two loads every quantile is, its logarithm linear in the load.
+        """
         grid = self.loads_per_s
         at = np.clip(load_per_s, grid[0], grid[-1])
-        hi = np.minimum(np.searchsorted(grid, at, "left"), len(grid) - 1)
-        lo = np.maximum(hi - 1, 0)
-        width = np.where(hi > lo, grid[hi] - grid[lo], 1.0)
-        weight = ((at - grid[lo]) / width)[:, None]
-        mixed = (1.0 - weight) * self.cdf[lo] + weight * self.cdf[hi]
-        return np.asarray(np.where((load_per_s <= grid[-1] * (1 + 1e-9))[:, None], mixed, 0.0))
+        high = np.minimum(np.searchsorted(grid, at, "left"), len(grid) - 1)
+        low = np.maximum(high - 1, 0)
+        weight = (at - grid[low]) / np.where(high > low, grid[high] - grid[low], 1.0)
+        rows = [between(self.cdf[i], self.cdf[j], w) for i, j, w in zip(low, high, weight, strict=True)]
+        inside = load_per_s <= grid[-1] * (1 + 1e-9)
+        return np.where(inside[:, None], np.reshape(rows, (len(at), self.cdf.shape[1])), 0.0)
+
+
+def between(low: FloatArray, high: FloatArray, weight: float) -> FloatArray:
+    """The distribution (`B`) whose quantiles lie the share `weight` of the way from those of `low` to those of `high`.
+
+    Places are counted in edges, which are even in the logarithm.
+    """
+    if weight <= 0.0 or weight >= 1.0:
+        return high if weight >= 1.0 else low
+    place = np.arange(len(low), dtype=np.float64)
+    level = np.unique(np.concatenate([low, high]))
+    level = level[level <= min(low[-1], high[-1])]
+    ends = [int((cdf >= cdf[-1]).argmax()) + 1 for cdf in (low, high)]
+    start, stop = (np.interp(level, cdf[:end], place[:end]) for cdf, end in zip((low, high), ends, strict=True))
+    return np.asarray(np.interp(place, (1.0 - weight) * start + weight * stop, level, left=0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,24 +174,28 @@ class Workload:
     """Requests that every replica of a tier is simulated with.
 
     Attributes:
-        gap: `R` gaps of mean 1.
+        arrival: `R` arrivals at one request per second.
         input_tokens, output_tokens: `R`.
         window_s: Length of a window, warm-up included.
         warmup_s: Length of the warm-up.
     """
 
-    gap: FloatArray
+    arrival: FloatArray
     input_tokens: FloatArray
     output_tokens: FloatArray
     window_s: float
     warmup_s: float
 
     def latencies(self, speed: Speed, rate_per_s: float, n_windows: int) -> FloatArray:
-        """Sorted latencies of the counted requests; infinite where one never ends."""
-        time_s = np.cumsum(self.gap) / rate_per_s
-        n = int(np.searchsorted(time_s, n_windows * self.window_s))
-        window, within = np.divmod(time_s[:n], self.window_s)
-        arrival_s = time_s[:n] + window * (_APART * self.window_s)
+        """Sorted latencies of the counted requests; infinite where one never ends.
+
+        The arrivals are stretched so that their number is exactly what the rate says.
+        """
+        total_s = n_windows * self.window_s
+        n = min(max(round(rate_per_s * total_s), 1), len(self.arrival) - 1)
+        time_s = self.arrival[:n] * (total_s / self.arrival[n])
+        window, within = np.divmod(time_s, self.window_s)
+        arrival_s = time_s + window * (_APART * self.window_s)
         served = serve(speed, arrival_s, self.input_tokens[:n], self.output_tokens[:n])
         took = (served.done_s - arrival_s)[within >= self.warmup_s]
         return np.sort(np.where(np.isnan(took), np.inf, took))
@@ -206,17 +231,18 @@ def replica_tables(
         speeds = [_speed(fleet, tier, replica) for replica in valid]
         capacities = [capacity_per_s(speed, check_lengths(tier, pair), recipe, seed) for speed in speeds]
         work = draw_workload(pair, recipe, horizon_s=fleet.horizon_s, most_per_s=max(capacities), seed=seed)
-        tables = []
-        for replica, speed, capacity in zip(valid, speeds, capacities, strict=True):
-            tables.append(replica_table(replica, speed, work, recipe, capacity))
-            done += 1
-            on_progress(done, total)
+        with ThreadPoolExecutor(_THREADS) as pool:  # the kernel does not hold the interpreter
+            tables = []
+            for table in pool.map(partial(replica_table, work=work, recipe=recipe), valid, speeds, capacities):
+                tables.append(table)
+                done += 1
+                on_progress(done, total)
         found.append(tuple(tables))
     return tuple(found)
 
 
 def replica_table(
-    replica: Replica, speed: Speed, work: Workload, recipe: OfflineRecipe, capacity: float
+    replica: Replica, speed: Speed, capacity: float, *, work: Workload, recipe: OfflineRecipe
 ) -> ReplicaTable:
     """Simulate one replica at every load.
 
@@ -225,9 +251,9 @@ def replica_table(
 
     Args:
         replica, speed: The replica.
+        capacity: Its requests per second when overloaded.
         work: Requests.
         recipe: How.
-        capacity: Its requests per second when overloaded.
     """
     loads, edges = recipe.loads(capacity), recipe.edges_s
     runs = [work.latencies(speed, load, n_windows(recipe, load, work.window_s)) for load in loads]
@@ -296,7 +322,7 @@ def draw_workload(
     shape = recipe.cv**-2.0
     rows = _rows(len(lengths[0]), n, seed)
     return Workload(
-        gap=spawn_rng(seed, "offline", "gaps").gamma(shape, 1.0 / shape, size=n),
+        arrival=np.cumsum(spawn_rng(seed, "offline", "gaps").gamma(shape, 1.0 / shape, size=n)),
         input_tokens=lengths[0][rows],
         output_tokens=lengths[1][rows],
         window_s=window_s,
@@ -322,7 +348,9 @@ def check_lengths(tier: str, lengths: Lengths) -> Lengths:
 
 
 def _rows(n_queries: int, n: int, seed: int) -> IntArray:
-    return spawn_rng(seed, "offline", "queries").integers(0, n_queries, size=n)
+    """`n` queries in shuffled rounds, so that each is asked about equally often."""
+    rng = spawn_rng(seed, "offline", "queries")
+    return np.concatenate([rng.permutation(n_queries) for _ in range(-(-n // n_queries))])[:n]
 
 
 def _speed(fleet: FleetSpec, tier: str, replica: Replica) -> Speed:

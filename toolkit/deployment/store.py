@@ -58,7 +58,7 @@ def load_database(path: Path) -> OfflineDatabase:
         if about["format"] != _FORMAT:
             raise ValueError(f"format {about['format']}")
         return _restored(about, arrays)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, ValidationError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, ValidationError) as error:
         raise InputDataError(f"{path} holds no offline tables of this version ({error}); delete it") from error
 
 

@@ -12,7 +12,14 @@ from toolkit.evaluation.constraints import Constraint
 from toolkit.evaluation.metrics import ROUTER_DELAYS
 from toolkit.problem import Evaluation
 
-RULES = ("auto", "knee", "max_quality", "min_cost")
+RULES = ("auto", "knee", "max_quality", "min_cost", "min_latency", "min_fleet_cost")
+_SORTED_BY = {
+    "max_quality": (("quality", "cost_usd"), "highest quality on the front"),
+    "min_cost": (("cost_usd", "quality"), "cheapest point on the front"),
+    "min_latency": (("latency_p95_s", "quality"), "lowest p95 latency on the front"),
+    "min_fleet_cost": (("fleet_usd_per_hour", "latency_p95_s"), "cheapest GPUs on the front"),
+}
+_NEEDED = {"min_cost": "cost_usd", "min_latency": "latency_s", "min_fleet_cost": "a fleet (space=deployment)"}
 CERTIFIED = "certified"
 """A rule that needs a validation split; `toolkit.certify.choice` has it."""
 
@@ -39,7 +46,8 @@ def choose(evaluation: Evaluation, front: IntArray, rule: str, constraints: tupl
         evaluation: All candidates.
         front: Rows of the feasible front.
         rule: One of `RULES`. `auto` is `min_cost` under a floor (a ceiling on a loss of quality is one too),
-            `max_quality` under other ceilings alone, else `knee`.
+            `max_quality` under other ceilings alone, else `knee`. Where GPUs are searched, a floor means `min_latency`,
+            and with a ceiling on latency beside it `min_fleet_cost`.
         constraints: The constraints that the search ran under.
 
     Raises:
@@ -54,14 +62,11 @@ def choose(evaluation: Evaluation, front: IntArray, rule: str, constraints: tupl
     if rule == "knee":
         row = int(front[np.argmin(_distance_to_ideal(evaluation, front))])
         why = "nearest to the ideal point of the front (axes scaled by the front's range, cost as log10)"
-    elif rule == "max_quality":
-        row = _best(evaluation, front, ["quality", "cost_usd"])
-        why = "highest quality on the front"
     else:
-        if "cost_usd" not in evaluation.columns:
-            raise ConfigError("choose=min_cost needs cost_usd in the data; use choose=max_quality or choose=knee")
-        row = _best(evaluation, front, ["cost_usd", "quality"])
-        why = "cheapest point on the front"
+        columns, why = _SORTED_BY[rule]
+        if rule in _NEEDED and columns[0] not in evaluation.columns:
+            raise ConfigError(f"choose={rule} needs {_NEEDED[rule]} in the data; use choose=max_quality or choose=knee")
+        row = _best(evaluation, front, columns)
     bounds = " and ".join(c.text for c in constraints)
     return Choice(
         row=row, rule=rule, because=f"{rule}: {why}" + (f" with {bounds} on the tune split" if bounds else "")
@@ -75,15 +80,18 @@ def check_rule(rule: str) -> None:
 
 
 def _automatic(evaluation: Evaluation, constraints: tuple[Constraint, ...]) -> str:
-    if any(c.metric.of_quality for c in constraints) and "cost_usd" in evaluation.columns:
+    floor = any(c.metric.of_quality for c in constraints)
+    if floor and "fleet_usd_per_hour" in evaluation.columns:
+        return "min_fleet_cost" if any(c.metric.needs_latency for c in constraints) else "min_latency"
+    if floor and "cost_usd" in evaluation.columns:
         return "min_cost"
     bounds = [c for c in constraints if c.metric.base not in ROUTER_DELAYS]  # no policy changes those
     return "max_quality" if bounds else "knee"
 
 
-def _best(evaluation: Evaluation, front: IntArray, columns: list[str]) -> int:
-    sign = {"quality": -1.0, "cost_usd": 1.0}
-    keys = [sign[c] * evaluation.columns[c][front] for c in columns if c in evaluation.columns]
+def _best(evaluation: Evaluation, front: IntArray, columns: tuple[str, ...]) -> int:
+    sign = {"quality": -1.0}
+    keys = [sign.get(c, 1.0) * evaluation.columns[c][front] for c in columns if c in evaluation.columns]
     return int(front[np.lexsort(keys[::-1])[0]])
 
 

@@ -65,7 +65,7 @@ def front_figure(record: RunRecord) -> Figure:
     axes = figure.add_subplot()
     x = _horizontal(record)
     _draw_front(axes, record, x)
-    if has_costs(record):
+    if has_costs(record) and record.deployment is None:
         _draw_zero_router(axes, record)
     axes.axhline(record.evidence.oracle_quality, color=_GREEN, linestyle=":", label="oracle (best tier per query)")
     _draw_chosen(axes, record, x)
@@ -85,7 +85,7 @@ def front_figure(record: RunRecord) -> Figure:
 
 def _horizontal(record: RunRecord) -> _Horizontal:
     evidence = record.evidence
-    if has_costs(record):
+    if has_costs(record) and record.deployment is None:
         return _Horizontal(
             label="cost per 1,000 queries, USD",
             column="cost_usd",

@@ -21,9 +21,11 @@ _LABELS = {
     "latency_p95_s": "p95 latency",
     "latency_p99_s": "p99 latency",
     "router_delay_p95_s": "p95 of the router's own delay",
+    "fleet_usd_per_hour": "price of the GPUs per hour",
 }
 _SHARES = ("share_over", "share_within")
 _ROUTER = "router_delay"
+_FLEET = "fleet_usd_per_hour"
 _LOSSES = {
     "slice_loss": "largest loss to {} in a slice",
     "slice_loss_ucb": "upper bound of the largest loss to {} in a slice",
@@ -92,6 +94,8 @@ def column_value(column: str, value: float, decimals: int = 3) -> str:
         return "unknown"
     if column.startswith("cost_usd"):
         return usd_per_1000(value)
+    if column == _FLEET:
+        return f"${value:.2f}"
     if column.startswith(_SHARES):
         return percent(value)
     if column.startswith(_ROUTER):
@@ -126,7 +130,7 @@ def constraint_label(constraint: ConstraintEvidence) -> str:
 def bound_label(text: str) -> str:
     """The same for the text of a constraint, such as `cost_usd <= 0.001`."""
     column, sign, limit = text.rsplit(" ", 2)
-    shown = column_value(column, float(limit)) if column.startswith(("cost_usd", _ROUTER, *_SHARES)) else limit
+    shown = column_value(column, float(limit)) if column.startswith(("cost_usd", _FLEET, _ROUTER, *_SHARES)) else limit
     return f"{column_label(column)} {sign} {shown}" + (" s" if column.startswith("latency") else "")
 
 

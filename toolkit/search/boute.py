@@ -16,9 +16,9 @@ What the paper leaves open, and what is done here:
 * **Reference point**: that of the published axes, fixed before the search, the same for all methods.
 * **Encoding**: per tier the share of each GPU type, and logs of replicas, TP and PP (the problem's `features`);
   preference is the mean suitability of the GPUs in use, so that exp cannot overflow.
-* **Kernel**: the three terms share lengthscales; beta has either sign, N(0, 1) within [-2, 2]; phi is at most 1 with a
-  prior around 0.05; other priors are BoTorch's. Evaluations are noise-free: the noise variance is between 1e-6 and 1e-2
-  of the target's. Starts: the default, two draws from the prior, and the last fit; see `boute_fit`.
+* **Kernel**: the three terms share lengthscales; beta has either sign, N(0, 1) within [-2, 2]; phi has a prior around
+  0.05 and may grow to 10; other priors are BoTorch's, that of the noise too: evaluations are noise-free, but a kernel
+  that misses a kink needs some, between 1e-4 and 0.1. Starts: default, draws and the last fit (`boute_fit`).
 * **Quality** sees routing alone (`quality_kernel`), or is known and not modelled at all (`model=grey`).
 * **Transforms**: log latency, and logit quality where it is modelled, then standardised; the acquisition's volume is on
   the same axes. `transforms=false` models natural values, standardised.
@@ -41,7 +41,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from simulators.errors import ConfigError
-from simulators.outcomes import FloatArray, IntArray
+from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem, concatenate
 from toolkit.search.boute_candidates import StructuredSearch
@@ -210,10 +210,10 @@ class BouteController:
         """
         rng = np.random.default_rng(np.random.SeedSequence(self._root, spawn_key=(0, self._asked)))
         data = self._view.usable(concatenate(self._told))
-        with threadpool_limits(limits=1):
-            if len(data) < 2:
-                batch = uniform_unseen(self._problem, self._seen, q, rng)
-            else:
+        if len(data) < 2:
+            batch = uniform_unseen(self._problem, self._seen, q, rng)
+        else:
+            with threadpool_limits(limits=1):
                 batch = self._by_model(data, q, rng)
         self._exhausted = len(batch) < q
         return batch
@@ -266,9 +266,7 @@ def _outputs(problem: Problem, axes: Axes, *, grey: bool, transforms: bool) -> O
     if transforms:
         return outputs
     objectives, constraints = (tuple(_natural(o) for o in part) for part in (outputs.objectives, outputs.constraints))
-    reference = [
-        output.coordinate(np.array([axes.natural(j, -axes.margin)]))[0] for j, output in enumerate(objectives)
-    ]
+    reference = [output.coordinate(np.array([axes.natural(j, -axes.margin)]))[0] for j, output in enumerate(objectives)]
     return Outputs(objectives=objectives, constraints=constraints, reference=np.array(reference))
 
 

@@ -123,10 +123,7 @@ class StructuredSearch:
 
     def _spread(self, rng: np.random.Generator) -> FloatArray:
         n, J = self._count(_SPREAD), len(self._index.choices)
-        if J <= n:
-            rows = rng.permutation(np.arange(n) % J)
-        else:
-            rows = rng.choice(J, n, replace=False)
+        rows = rng.choice(J, n, replace=False) if n < J else rng.permutation(np.arange(n) % J)
         return self._join(self._thresholds(_sobol(n, self._r, rng)), rows)
 
     def _edges(self, n: int, rng: np.random.Generator) -> FloatArray:

@@ -10,7 +10,7 @@ Notation:
     S: n x R or n x D       features divided by the lengthscales
     T, C: n x n             k_tau and k_c of the inputs
     W: n x n                w w^T
-    v                       noise variance of z, kept small: evaluations are noise-free
+    v                       noise variance of z, kept small: what the terms cannot follow, evaluations are noise-free
     mu                      constant mean of z, at its generalised least squares value
     theta                   log l_tau (R), log l_c (D), log a_tau, log a_c, log phi, beta, log v; without what is off
 
@@ -34,7 +34,7 @@ from toolkit.search.gaussian_process import factor_of
 _ROOT_3, _ROOT_5 = math.sqrt(3.0), math.sqrt(5.0)
 LENGTHSCALE_LOC, LENGTHSCALE_SCALE = math.sqrt(2.0), math.sqrt(3.0)
 SCALE_LOC, PHI_LOC, NOISE_LOC, SPREAD = math.log(0.5), math.log(0.05), -4.0, 1.0
-LENGTHSCALE_BOUNDS, SCALE_BOUNDS, PHI_BOUNDS = (0.025, 1e3), (1e-3, 1e2), (1e-4, 1.0)
+LENGTHSCALE_BOUNDS, SCALE_BOUNDS, PHI_BOUNDS = (0.025, 1e3), (1e-3, 1e2), (1e-4, 10.0)
 BETA_BOUNDS = (-2.0, 2.0)
 NOISE_BOUNDS = (1e-4, 1e-1)
 
@@ -117,7 +117,13 @@ def hyper_of(layout: Layout, theta: FloatArray) -> Hyper:
     beta = next(rest) if layout.joint and layout.preference else 0.0
     lengthscales = np.exp(theta[: R + D])
     return Hyper(
-        l_tau=lengthscales[:R], l_c=lengthscales[R:], a_tau=a_tau, a_c=a_c, phi=phi, beta=beta, noise=math.exp(next(rest))
+        l_tau=lengthscales[:R],
+        l_c=lengthscales[R:],
+        a_tau=a_tau,
+        a_c=a_c,
+        phi=phi,
+        beta=beta,
+        noise=math.exp(next(rest)),
     )
 
 
@@ -177,11 +183,14 @@ class MapObjective:
         start = self._loc.copy()
         n_lengthscales = sum(self._layout.dims)
         start[:n_lengthscales] -= self._spread[:n_lengthscales] ** 2
-        return np.clip(start, *self.bounds.T)
+        return self._inside(start)
 
     def draw(self, rng: np.random.Generator) -> FloatArray:
         """A draw from the prior, clipped to the bounds."""
-        return np.clip(rng.normal(self._loc, self._spread), *self.bounds.T)
+        return self._inside(rng.normal(self._loc, self._spread))
+
+    def _inside(self, theta: FloatArray) -> FloatArray:
+        return np.asarray(np.clip(theta, self.bounds[:, 0], self.bounds[:, 1]))
 
     def value(self, theta: FloatArray) -> float:
         """The objective alone."""

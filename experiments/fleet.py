@@ -120,6 +120,8 @@ def make_deployment_problem(settings: TuneSettings, posed: Posed, offline: Offli
         raise ConfigError("space=deployment searches thresholds; use policy=thresholds")
     if settings.world.kind not in {"none", "auto"}:
         raise ConfigError("space=deployment simulates the fleet itself; use world=none")
+    if settings.controller.kind == "ppo_lagrangian":
+        raise ConfigError("controller=ppo_lagrangian learns in traffic; use space=policy, not deployment")
     check_tokens(table)
     fleet = fleet_of(settings, table.tiers)
     database = make_database(settings, fleet, table, offline or Offline())
@@ -193,12 +195,15 @@ def requests_on(settings: TuneSettings, fleet: FleetSpec, table: OutcomeTable, p
 def fleet_axes(settings: TuneSettings, problem: RoutingProblem) -> Axes:
     """Axes from the single tiers, each on every deployment of it within the budget.
 
-    A tier alone stands for its best deployment by the tables. Latency spans from the fastest tier alone to twice the
+    A tier alone stands for its best deployment by the tables; a slice's latency is simulated. Latency spans from the fastest tier alone to twice the
     slowest: routing between tiers can be slower than either of them.
     """
     assert isinstance(problem, DeploymentProblem)
     rows = [single_tier_params(problem, k) for k in range(problem.table.n_tiers)]
-    columns = FleetEstimator(problem, np.stack(rows), looked_up=True).values(problem.objectives)
+    sliced = () if problem.looked_up else tuple(m for m in problem.objectives if m.needs_latency and m.slice_name)
+    plain = tuple(m for m in problem.objectives if m not in sliced)
+    columns = FleetEstimator(problem, np.stack(rows), looked_up=True).values(plain)
+    columns |= FleetEstimator(problem, np.stack(rows), looked_up=False).values(sliced)
     for metric in problem.objectives:
         if metric.needs_latency and not metric.maximise:
             columns[metric.column] = np.append(columns[metric.column], 2.0 * columns[metric.column].max())

@@ -211,10 +211,19 @@ def on_fleet(
 
 
 def per_query(requests: Requests, latency_s: FloatArray, table: OutcomeTable) -> FloatArray:
-    """`N` latencies, one per query: of the last counted request that asks it; the median where none does."""
-    found = np.full(table.n_queries, np.nan)
-    found[requests.row[requests.counted]] = latency_s[requests.counted]
-    return np.where(np.isnan(found), np.median(latency_s[requests.counted]), found)
+    """`N` latencies, one per query: of one counted request that asks it; the median where none does.
+
+    Queries take turns among their first, second, ... request, so that all of the counted traffic has its part.
+    """
+    counted = np.flatnonzero(requests.counted)
+    order = counted[np.argsort(requests.row[counted], kind="stable")]
+    asked = np.bincount(requests.row[counted], minlength=table.n_queries)
+    if not len(counted):
+        return np.full(table.n_queries, np.nan)
+    turn = np.arange(table.n_queries) % np.maximum(asked, 1)
+    first = np.cumsum(asked) - asked
+    found = latency_s[order[np.minimum(first + turn, len(order) - 1)]]
+    return np.where(asked > 0, found, np.median(latency_s[counted]))
 
 
 def without_latency(table: OutcomeTable) -> OutcomeTable:

@@ -19,7 +19,8 @@ class OfflineSettings(_Settings):
         load_grid: Loads of a table as shares of the replica's own capacity, or the paper's 2, 4, ..., 40 per second.
         load_split: How the requests of a tier are split over unequal replicas.
         candidates: Which deployments a tier may get.
-        caps: Whether candidates are also made for the case that other tiers take GPUs (`lattice`).
+        caps: Whether candidates are also made for the case that other tiers take GPUs: half or none of each type
+            (`lattice`), and also what their own candidates leave (`response`).
         most: Candidates of a tier at most.
     """
 
@@ -27,7 +28,7 @@ class OfflineSettings(_Settings):
     load_grid: Literal["capacity", "fixed"]
     load_split: Literal["waterfill", "enumerate", "capacity"]
     candidates: Literal["pareto_knapsack", "homogeneous", "uniform"]
-    caps: Literal["none", "lattice"]
+    caps: Literal["none", "lattice", "response"]
     most: Annotated[int, Field(ge=1, le=10_000)]
 
 

@@ -10,7 +10,7 @@ usage: routefront COMMAND [option=value ...] [--json] [-m]
   calibrate recordings, traces and latency measurements become a scenario of your own
   simulate  a policy on a scenario's traffic, at several loads: quality, cost, latency, errors
   route     one decision per query of a file, with score and reason
-  export    the chosen policy as a gateway's own config (litellm, json)
+  export    the chosen policy as a gateway's own config (litellm, json), a fleet as YAML or vLLM commands
   certify   does the policy lose quality against a baseline, in any slice? pass, fail or undecided, on unseen data
   power     how many labels each slice needs to show that
   verify    let the real gateway decide every prompt and compare, tier by tier
@@ -65,24 +65,33 @@ Policy
   space=eligibility                       thresholds and the threshold of the lane; needs lane=eligibility or both
   space=slice_thresholds space.slices=[a,b]   thresholds per slice, where the router knows the slice
   space=litellm                           LiteLLM's seven weights, token thresholds, override and boundaries together
+  space=deployment                        thresholds and GPUs of every model together, for scenario=self_hosted or one
+                                          with a fleet: space.evaluate=simulate|table, .budget_usd_per_hour, .rate_per_s,
+                                          .gpu_types=[h100], gpus@scenario.fleet.gpus=types_6
   world=traffic world.load=2              the scenario's traffic: waits, limits, failures (auto: if it says so)
   world=queue world.rate_per_s=2 'world.slots={TIER: 8}'   requests wait for slots: latency under load, simulated
 Goal
   objectives=[cost,quality]               also worst_slice, slice:NAME, latency_mean|p50|p95|p99, share_over:SECONDS,
-                                          worst_slice_lcb, slice_cvar:SHARE, slice_loss:TIER, slice_loss_ucb:TIER
+                                          worst_slice_lcb, slice_cvar:SHARE, slice_loss:TIER, slice_loss_ucb:TIER,
+                                          fleet_cost (USD per hour of all GPUs)
   constraints.quality_floor=0.9           also slice_floor, slice_floor_lcb (its lower 95 % bound), cost_ceiling_usd,
                                           mean_latency_ceiling_s, p50_ceiling_s, p95_ceiling_s, p99_ceiling_s,
-                                          router_budget_s (p95 of the router's own delay), and any other as
+                                          router_budget_s (p95 of the router's own delay),
+                                          fleet_ceiling_usd_per_hour, and any other as
   'constraints.bounds=["quality@SLICE >= 0.9","latency_p95@SLICE <= 2.5","share_over:5 <= 0.01"]'
   'constraints.bounds=["slice_cvar:0.3 >= 0.85","slice_loss:TIER <= 0.02","slice_loss_ucb:TIER <= 0.05"]'
                                           the worst 30 % of the traffic by slice; loss to a single tier in any slice
   choose=auto|knee|max_quality|min_cost   auto: min_cost under a floor, max_quality under ceilings, else knee
+  choose=min_latency|min_fleet_cost       for space=deployment, where auto takes them under a floor (the latter if
+                                          latency is bounded too)
   choose=certified alpha=0.05             the cheapest point shown on the validation split to keep every constraint
 Search
   controller=exact                        enumerate; controller.boundaries=auto|all|N, controller.max_evaluations=N
   controller=mobo budget=256              Bayesian optimisation, for spaces that cannot be enumerated and for load:
                                           controller.model=auto|grey|gp, controller.acquisition=auto|closed|qlognehvi,
                                           controller.q=1, controller.n_initial=N
+  controller=boute budget=200             Bayesian optimisation for space=deployment: controller.patience=20,
+                                          .model, .transforms, .preference, .interaction, .acquisition, .stop_on=front|choice
   controller=proteus                      Lagrangian RL, one result for a range of requested qualities (at.quality=):
                                           policy=target trains the policy per query; thresholds|utility are searched for
                                           every requested quality, and compared with it. controller.lambda=per_tau|pid|
@@ -149,11 +158,14 @@ routefront route run=DIR queries=F [output=decisions.csv] [at.quality=0.92]: dec
   output                      CSV: query_id, score, tier, reason; input order
 """,
     "export": """\
-routefront export run=DIR target=litellm|json output=FILE: the policy as a gateway's own config.
+routefront export run=DIR target=litellm|json|deployment|vllm output=FILE: the policy as a gateway's own config.
 
   target=litellm              needs scorer=litellm policy=thresholds; checked by LiteLLM's own classes where installed
   models={TIER: provider/model}   LiteLLM model strings; a tier without one gets openai/<tier>
   router_name=routefront      model name that clients call
+  target=deployment           with space=deployment: models, GPUs, parallelism and replicas as YAML
+  target=vllm                 the same as a script of `vllm serve` commands, with nginx and LiteLLM configs
+  hosts={h100-1: 10.0.0.5}    addresses of its machines; without: their names
   diff=FILE                   show the change against an existing config
   force=true                  overwrite a file that routefront did not write
 """,

@@ -44,7 +44,7 @@ class Options:
         if self.routed:
             return allowed
         end = 0.0 if self.only == 1 else 1.0
-        return allowed[fraction[allowed] == end]
+        return np.asarray(allowed[fraction[allowed] == end])
 
 
 def options_of(databases: Databases, method: Method) -> Options:

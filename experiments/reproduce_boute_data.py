@@ -37,7 +37,8 @@ TIERS = ("Meta-Llama-3.1-8B-Instruct", "Meta-Llama-3.1-70B-Instruct")
 MODELS = ("small", "large")
 """The same in `conf/scenario/self_hosted.yaml`."""
 _SET = "zeroeval"
-_BUDGETS = 20
+_BUDGETS = 45
+"""Budgets that candidates are made for: steps of 2 USD per hour."""
 
 
 def compose_tune(*overrides: str) -> dict[str, Any]:
@@ -274,9 +275,12 @@ class Databases:
 
 
 def make_databases(settings: BouteReproduceSettings, fleet: FleetSpec, tune: OutcomeTable, seed: int) -> Databases:
-    """Tables of every replica from the tune queries, and the candidates made from them."""
+    """Tables of every replica from the tune queries, and the candidates made from them.
+
+    Money is short here and GPUs are not, so no candidates are made for GPUs that another model left over.
+    """
     offline = OfflineRecipe(requests=settings.fleet.requests)
-    recipe = CandidateRecipe(budgets=_BUDGETS, most=settings.fleet.most)
+    recipe = CandidateRecipe(budgets=_BUDGETS, caps="none", most=settings.fleet.most)
     lengths = [(tune.input_tokens[:, m], np.maximum(tune.output_tokens[:, m], 1.0)) for m in range(len(TIERS))]
     tables = replica_tables(_counted(fleet, settings.fleet.replica_gpus), lengths, recipe=offline, seed=seed)
     name = settings.fleet.homogeneous

@@ -152,8 +152,9 @@ def motivating(ground: Ground, routing: Routing, options: dict[Method, Options])
         "large_alone": fastest(options["large_homogeneous"], everything, routing.fraction, usd),
         "small_alone": fastest(small, everything, routing.fraction, usd),
     }
-    for name in ("routed_uniform", "boute_homogeneous", "boute"):
-        rows[name] = fastest(options[name], allowed, routing.fraction, usd)  # type: ignore[index]
+    routed: tuple[Method, ...] = ("routed_uniform", "boute_homogeneous", "boute")
+    for name in routed:
+        rows[name] = fastest(options[name], allowed, routing.fraction, usd)
     bases = {"large_alone": "large_homogeneous", "small_alone": "large_homogeneous"}
     return {
         name: _described(ground, routing, options[bases.get(name, name)].database, choice)  # type: ignore[index]

@@ -18,6 +18,7 @@ from toolkit.report.figures import png_bytes
 
 _STYLES = {
     "boute": ("#D55E00", "-", 2.4),
+    "boute_paper": ("#D55E00", "--", 1.6),
     "boute_unstructured": ("#E69F00", "--", 1.6),
     "mobo_grey": ("#0072B2", "-", 1.8),
     "mobo_black_box": ("#0072B2", "--", 1.4),
@@ -53,7 +54,7 @@ def search_figure(traces: Mapping[str, Mapping[str, Sequence[FloatArray]]]) -> b
     panels[0].set_ylabel("efficiency")
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * n), frameon=False)
     return png_bytes(figure)
 
 

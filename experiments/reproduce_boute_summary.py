@@ -118,7 +118,7 @@ def _mean_gpus(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def orders(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Share of seeds in which neighbours of the paper's order of P95, fastest first, were in that order by the tables."""
+    """Share of seeds in which neighbours of the paper's order of P95, fastest first, held by the tables."""
     names = ("small_alone", "boute", "boute_homogeneous", "large_alone", "routed_uniform")
     found = {}
     for faster, slower in itertools.pairwise(names):

@@ -193,7 +193,7 @@ def _search(n: str, of: Mapping[str, Any]) -> str:
 
 
 def _table_2(search: Mapping[str, Any]) -> str:
-    names = ("boute", "boute_unstructured", "boute_no_table")
+    names = ("boute", "boute_paper", "boute_unstructured", "boute_no_table")
     rows = []
     for n, of in search.items():
         ours = [_converged(of["searchers"].get(name)) for name in names]
@@ -201,7 +201,12 @@ def _table_2(search: Mapping[str, Any]) -> str:
         rows.append([f"{n} / {of['gpus']}", f"{of['offline_s']:.1f} s", *ours, *theirs])
     if not rows:
         return ""
-    header = ("GPU types / GPUs", "offline", *(f"ours: {name}" for name in names), *(f"paper: {n}" for n in names))
+    header = (
+        "GPU types / GPUs",
+        "offline",
+        *(f"ours: {name}" for name in names),
+        *(f"paper: {what}" for what in ("BOute", "unstructured", "no database")),
+    )
     said = f"\nThe paper: without structural information {MORE_EVALUATIONS} more evaluations.\n"
     return table("Table 2: search time until the stopping rule (share of the front then)", header, rows) + said
 
@@ -211,3 +216,51 @@ def _converged(row: Mapping[str, Any] | None) -> str:
         return "–"
     took, reached = cell(row["seconds_stop"], seconds), cell(row["share_at_stop"], percent)
     return f"{took}, {_spread(row['stop'])} evaluations ({reached})"
+
+
+def in_short(found: Mapping[str, Any]) -> str:
+    """The claims of the paper as a list, each with our figure."""
+    lines = [*_short_orders(found), *_short_savings(found), *_short_search(found)]
+    return "\n".join(f"* {line}" for line in lines) + ("\n" if lines else "")
+
+
+def _short_orders(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, of in found["workloads"].items():
+        for router, rows in of["routers"].items():
+            held = ", ".join(f"{_pair(pair)} in {percent(value)}" for pair, value in rows["orders"].items())
+            falls = rows["falls"]
+            lines.append(
+                f"{name}, {router} router: P95 of {held} of the seeds. From the lowest floor to the highest the 8B's "
+                f"share of the load falls in {percent(falls['share_of_load']['overall'])}, that of the budget in "
+                f"{percent(falls['share_of_budget']['overall'])}."
+            )
+    return lines
+
+
+def _pair(text: str) -> str:
+    return " below ".join(LABELS[name] for name in text.split(" < "))
+
+
+def _short_savings(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for router, ways in found["savings"].items() if found["workloads"] else ():
+        for way, values in ways.items():
+            parts = [
+                f"{cell(values.get(n), percent, interval=True)} against {LABELS[n]} (paper {percent(theirs)})"
+                for n, theirs in SAVINGS.items()
+            ]
+            lines.append(f"Saved, {router} router, {_WAYS[way]}: {', '.join(parts)}.")
+    return lines
+
+
+def _short_search(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for n, of in found["search"].items():
+        parts = [
+            f"{name} {_spread(row['evaluations_share'])}"
+            for name, row in of["searchers"].items()
+            if name in {"boute", "boute_paper", "boute_unstructured", "mobo_grey", "nsga2", "tpe", "random"}
+        ]
+        lines.append(f"Evaluations to 95 % of the front, {n} GPU types: {'; '.join(parts)}.")
+    return lines

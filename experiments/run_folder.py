@@ -67,7 +67,7 @@ class RunFolder:
         """Remove what this session made, after bad input; a resumed run keeps everything."""
         if not self.created:
             return
-        for name in ("run.json", "config.yaml", "evaluations.jsonl"):
+        for name in ("run.json", "config.yaml", "evaluations.jsonl", "offline.npz"):
             (self.path / name).unlink(missing_ok=True)
         for name in ("wandb", TRAINING):
             shutil.rmtree(self.path / name, ignore_errors=True)

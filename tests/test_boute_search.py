@@ -1,9 +1,12 @@
 """`boute`: what it proposes, when it stops, that it resumes, and what it refuses."""
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from boute_toy import ToyProblem, boute, toy_axes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +14,9 @@ from test_search import make_problem
 
 from simulators.errors import ConfigError
 from toolkit.search.base import Resumable, run_search
-from toolkit.search.boute import BouteController
+from toolkit.search.boute import BouteController, BouteOptions
 from toolkit.search.boute_candidates import ChoiceIndex
+from toolkit.search.boute_space import structured
 from toolkit.search.boute_stopping import SolutionWatch
 from toolkit.search.design import initial_design
 from toolkit.search.journal import Journal
@@ -114,7 +118,7 @@ class TestProposals:
     def test_one_objective(self):
         problem = ToyProblem(floor=0.78, **SMALL)
         problem.objectives = problem.objectives[1:]
-        found, _ = searched(problem, budget=40)
+        found, _ = searched(problem, budget=40, patience=None)
         everything = problem.evaluate_params(problem.everything())
         best = everything.columns["latency_p95_s"][everything.feasible].min()
         assert found.columns["latency_p95_s"][found.feasible].min() < 1.02 * best
@@ -138,7 +142,7 @@ class TestProposals:
             problem = ToyProblem(n=12, budget_usd=45.0, seed=seed, floor=0.78)
             everything = problem.evaluate_params(problem.everything(1001))
             best = everything.columns["latency_p95_s"][everything.feasible].min()
-            found, _ = searched(problem, budget=80, seed=seed, stop_on="choice")
+            found, _ = searched(problem, budget=50, seed=seed, stop_on="choice")
             hits += found.columns["latency_p95_s"][found.feasible].min() <= best * 1.01
         assert hits >= 9
 
@@ -194,10 +198,12 @@ class TestOptions:
         ids=str,
     )
     def test_ablations_change_the_search(self, option):
+        budget = 12
         if {"fit", "acquisition"} & set(option):
             pytest.importorskip("botorch")
-        usual, _ = searched(ToyProblem(**SMALL), budget=12)
-        other, _ = searched(ToyProblem(**SMALL), budget=12, **option)
+            budget = 10
+        usual, _ = searched(ToyProblem(**SMALL), budget=budget)
+        other, _ = searched(ToyProblem(**SMALL), budget=budget, **option)
         np.testing.assert_array_equal(usual.params[:8], other.params[:8])
         assert (usual.params[8:] != other.params[8:]).any()
 
@@ -233,7 +239,7 @@ class TestOptions:
 
     def test_what_does_not_fit_is_refused(self):
         with pytest.raises(ConfigError, match="controller=boute needs .* use controller=mobo"):
-            boute(make_problem(objectives=("quality", "latency_p95")))
+            structured(make_problem())
         problem = ToyProblem(**SMALL)
         for options, said in (
             ({"budget": 0}, "at least 1"),
@@ -248,6 +254,10 @@ class TestOptions:
             boute(problem, acquisition="qlognehvi")
         with pytest.raises(ConfigError, match="needs a latency among the objectives"):
             boute(problem, stop_on="choice")
+
+    def test_the_config_holds_the_defaults(self):
+        path = Path(__file__).parent.parent / "conf" / "controller" / "boute.yaml"
+        assert yaml.safe_load(path.read_text()) == {"kind": "boute", **dataclasses.asdict(BouteOptions())}
 
 
 class TestStopping:

@@ -95,6 +95,17 @@ def test_regular_arrivals_wait_less():
     assert p95[0] < p95[1]
 
 
+def test_a_load_is_what_it_says_and_every_query_is_asked_equally_often():
+    tokens = (np.arange(1.0, 51.0), np.ones(50))
+    work = draw_workload(tokens, RECIPE, horizon_s=100.0, most_per_s=2.0, seed=4)
+    assert np.ptp(np.bincount(work.input_tokens[:1500].astype(int))[1:]) == 0
+    for rate in (0.5, 1.7):
+        found = work.latencies(ONE_AT_A_TIME, rate, 3)
+        assert len(found) == pytest.approx(rate * 3 * 100.0, rel=0.1)  # those after the warm-up
+    free = work.latencies(dataclasses.replace(ONE_AT_A_TIME, prefill_floor_s=1e-9), 0.5, 3)
+    assert (free < 1e-6).all()
+
+
 def test_the_fixed_grid_is_the_papers_as_far_as_the_replica_goes():
     recipe = dataclasses.replace(RECIPE, load_grid="fixed")
     assert recipe.loads(100.0).tolist() == list(range(2, 42, 2))

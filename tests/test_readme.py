@@ -25,7 +25,7 @@ def commands() -> list[list[str]]:
 
 
 UNDECIDED = 4  # a toy recording of 240 prompts shows little
-N_FIRST, N_LOAD, N_SEARCH = 6, 4, 3  # commands of the first example, of load and of search; the rest learn
+N_FIRST, N_LOAD, N_SEARCH, N_FLEET = 6, 4, 3, 3  # commands of the first example, load, search, fleet; the rest learn
 
 
 @pytest.mark.verify
@@ -82,11 +82,20 @@ def test_the_search_example_runs_word_for_word(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_fleet_example_runs_word_for_word(tmp_path):
+    for command in commands()[N_FIRST + N_LOAD + N_SEARCH :][:N_FLEET]:
+        code, _, err = run_cli(*command, cwd=tmp_path)
+        assert code == 0, (command, err)
+    assert (tmp_path / "runs" / "cheapest" / "deployment.json").is_file()
+    assert "vllm serve" in (tmp_path / "fleet.sh").read_text()
+
+
+@pytest.mark.slow
 def test_the_learning_example_runs_word_for_word(tmp_path):
     for package in ("torch", "gymnasium"):
         pytest.importorskip(package)
     write_recording(tmp_path, ".parquet")
-    for command in commands()[N_FIRST + N_LOAD + N_SEARCH :]:
+    for command in commands()[N_FIRST + N_LOAD + N_SEARCH + N_FLEET :]:
         code, _, err = run_cli(*command, cwd=tmp_path)
         assert code == 0, (command, err)
     assert "tau" in (tmp_path / "trained.csv").read_text()
@@ -96,11 +105,12 @@ def test_the_learning_example_runs_word_for_word(tmp_path):
 def test_the_examples_are_there():
     words = [words[0] for words in commands()]
     own, load, rest = words[:N_FIRST], words[N_FIRST : N_FIRST + N_LOAD], words[N_FIRST + N_LOAD :]
-    search, learning = rest[:N_SEARCH], rest[N_SEARCH:]
+    search, fleet, learning = rest[:N_SEARCH], rest[N_SEARCH:][:N_FLEET], rest[N_SEARCH + N_FLEET :]
     assert learning == ["tune", "route", "control"]
     assert own == ["tune", "certify", "export", "verify", "tune", "route"]
     assert load == ["tune", "simulate", "calibrate", "simulate"]
     assert search == ["tune", "tune", "compare"]
+    assert fleet == ["tune", "tune", "export"]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +120,8 @@ def test_the_examples_are_there():
         "docs/map.md",
         "docs/controllers.md",
         "docs/search.md",
+        "docs/deployment.md",
+        "docs/deployment_export.md",
         "docs/evidence.md",
         "docs/metrics.md",
         "docs/traffic.md",

@@ -20,6 +20,7 @@ from simulators.errors import InfeasibleError
 from simulators.outcomes import FloatArray, IntArray
 
 BoolArray = NDArray[np.bool_]
+_NOTHING_FITS = "no deployment of all tiers fits the GPUs and the budget; raise space.budget_usd_per_hour or the counts"
 
 
 class Choices(Protocol):
@@ -49,11 +50,16 @@ class FreeChoices:
     Args:
         usd_per_hour: For each tier its `C_m` prices; the order along its coordinate.
         empty: For each tier the index of "no GPUs".
+
+    Raises:
+        InfeasibleError: If a tier has no deployment.
     """
 
     def __init__(self, usd_per_hour: tuple[FloatArray, ...], empty: tuple[int, ...]) -> None:
         orders = [np.argsort(price, kind="stable") for price in usd_per_hour]
         self._order = [order[order != e] for order, e in zip(orders, empty, strict=True)]
+        if not all(len(order) for order in self._order):
+            raise InfeasibleError(_NOTHING_FITS)
         self._rank = [_inverse(order, len(price)) for order, price in zip(self._order, usd_per_hour, strict=True)]
 
     @property
@@ -97,9 +103,7 @@ class JointChoices:
         self._trees = {int(c): _Tree(feasible[code == c], self._rank) for c in np.unique(code)}
         self._full = (1 << self._n_tiers) - 1
         if self._full not in self._trees:
-            raise InfeasibleError(
-                "no deployment of all tiers fits the GPUs and the budget; raise space.budget_usd_per_hour or the counts"
-            )
+            raise InfeasibleError(_NOTHING_FITS)
 
     @property
     def all(self) -> IntArray:

@@ -24,6 +24,7 @@ from toolkit.deployment.offline import ReplicaTable
 LoadSplit = Literal["waterfill", "enumerate", "capacity"]
 _BISECTIONS = 60
 _PARTS = 20
+_MOST_SPLITS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ def split_load(
         tables: G tables.
         replicas: Replicas of each group.
         loads_per_s: `L` positive totals.
-        method: `waterfill`; `enumerate`: the best of all splits in parts of 1/20; `capacity`: in proportion to the
+        method: `waterfill`; `enumerate`: the best of all splits in parts of 1/20, coarser
+            for five groups and more; `capacity`: in proportion to the
             throughput when overloaded.
 
     Raises:
@@ -124,10 +126,10 @@ def _split_by(tables: Sequence[ReplicaTable], counts: FloatArray, loads: FloatAr
 
 
 def simplex_grid(groups: int, parts: int) -> FloatArray:
-    """`S x G` shares that are multiples of `1 / parts` and sum to 1; coarser where that would be over 20,000."""
+    """`S x G` shares that are multiples of `1 / parts` and sum to 1; coarser where that would be more than 2,000."""
     if groups == 1:
         return np.ones((1, 1))
-    while parts > 2 and comb(parts + groups - 1, groups - 1) > 20_000:
+    while parts > 2 and comb(parts + groups - 1, groups - 1) > _MOST_SPLITS:
         parts -= 1
     axes = np.meshgrid(*[np.arange(parts + 1)] * (groups - 1), indexing="ij")
     first = np.stack([axis.ravel() for axis in axes], axis=1)

@@ -4,8 +4,9 @@ Every replica that fits is simulated alone at a grid of loads, from empty, in wi
 judged on: a warm-up, then the counted horizon. So an overloaded replica has a finite latency too, the one that such a
 window shows. The same gaps and the same requests serve every replica (common random numbers).
 
-Two things are assumed. A replica of a group that takes turns gets its requests at the regularity `cv` of the settings,
-whatever the number of replicas. The requests of a tier are drawn from all queries, not from those that a router sends.
+Two things are assumed. Every replica gets its requests at the regularity `cv` of the recipe; replicas that take turns
+get them more regularly, so their tables err on the slow side near capacity. And the requests of a tier are drawn from
+all queries, not from those that a router sends to it.
 
 Notation: T replicas (tables), L loads, B edges, R requests. `cdf[..., b]` is P(latency <= edges_s[b]).
 """

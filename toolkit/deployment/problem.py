@@ -192,7 +192,8 @@ class FleetEstimator(Estimator):
             rows = requests.counted
             if m.slice_name is not None:
                 rows = rows & (code == self._slice(m.slice_name)[0])
-            groups = [rows & (tier == k) for k in np.unique(tier)] if problem.system_latency == "max" else [rows]
+            slowest = problem.system_latency == "max" and m.base in QUANTILES
+            groups = [rows & (tier == k) for k in np.unique(tier)] if slowest else [rows]
             values = [float(latency_value(latency_s[None, group], m)[0]) for group in groups if group.any()]
             found[m.column] = min(values, default=np.nan) if m.maximise else max(values, default=np.nan)
         return found

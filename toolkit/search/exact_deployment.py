@@ -8,13 +8,14 @@ that the tables give is simulated, and is exact for the tables only.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
 from simulators.errors import ConfigError
 from simulators.outcomes import FloatArray
 from toolkit.deployment.problem import DeploymentProblem, FleetEstimator
-from toolkit.evaluation.metrics import FLEET
+from toolkit.evaluation.metrics import FLEET, Metric
 from toolkit.pareto.front import non_dominated
 from toolkit.problem import Evaluation, make_evaluation
 from toolkit.search.exact import even_positions
@@ -32,7 +33,7 @@ class DeploymentExactController:
         most: Largest number of table look-ups.
 
     Raises:
-        ConfigError: If the enumeration would take more look-ups than that.
+        ConfigError: If the enumeration would take more look-ups than that, or a latency is that of a slice.
     """
 
     name = "exact"
@@ -44,14 +45,21 @@ class DeploymentExactController:
         size = min(n_distinct, wanted)
         grid = order.boundaries[even_positions(order.positions, size)]
         d = problem.deployments.n_routing
-        self._thresholds = np.array(list(itertools.combinations_with_replacement(grid, d)))
-        work = len(self._thresholds) * len(problem.choices)
+        n_vectors = math.comb(size + d - 1, d)
+        work = n_vectors * len(problem.choices)
         if work > most:
             raise ConfigError(
-                f"{len(self._thresholds):,} threshold vectors on {len(problem.choices):,} deployments are {work:,} "
+                f"{n_vectors:,} threshold vectors on {len(problem.choices):,} deployments are {work:,} "
                 "look-ups, too many to enumerate; use controller.boundaries=NUMBER for a coarser grid, or "
                 "controller=boute"
             )
+        sliced = [m for m in _wanted(problem) if m.needs_latency and m.slice_name is not None]
+        if sliced:
+            raise ConfigError(
+                f"controller=exact enumerates by the offline tables, which know no slices; {sliced[0].column} needs "
+                "controller=boute or another search, and space.evaluate=simulate"
+            )
+        self._thresholds = np.array(list(itertools.combinations_with_replacement(grid, d)))
         self._problem, self._asked, self.n_looked_up = problem, False, 0
 
     @property
@@ -102,7 +110,7 @@ class DeploymentExactController:
         needed = family.fractions(thresholds[None, :])[0] > 0
         choice = family.choices.fitting(needed)
         params = family.assemble(np.tile(thresholds, (len(choice), 1)), choice)
-        wanted = tuple(dict.fromkeys((*problem.objectives, *(c.metric for c in problem.constraints))))
+        wanted = _wanted(problem)
         same = tuple(m for m in wanted if not m.needs_latency and m.base not in FLEET)
         varied = tuple(m for m in wanted if m not in same)
         columns = FleetEstimator(problem, params, looked_up=True).values(varied)
@@ -110,6 +118,10 @@ class DeploymentExactController:
             columns[name] = np.repeat(value, len(params))
         shares = np.tile(family.fractions(params[:1]), (len(params), 1))
         return make_evaluation(problem, params, columns, shares)
+
+
+def _wanted(problem: DeploymentProblem) -> tuple[Metric, ...]:
+    return tuple(dict.fromkeys((*problem.objectives, *(c.metric for c in problem.constraints))))
 
 
 def _nearest(found: Evaluation) -> np.ndarray:

@@ -195,8 +195,8 @@ def requests_on(settings: TuneSettings, fleet: FleetSpec, table: OutcomeTable, p
 def fleet_axes(settings: TuneSettings, problem: RoutingProblem) -> Axes:
     """Axes from the single tiers, each on every deployment of it within the budget.
 
-    A tier alone stands for its best deployment by the tables; a slice's latency is simulated. Latency spans from the fastest tier alone to twice the
-    slowest: routing between tiers can be slower than either of them.
+    A tier alone stands for its best deployment by the tables; a slice's latency is simulated. Latency spans from the
+    fastest tier alone to twice the slowest: routing between tiers can be slower than either of them.
     """
     assert isinstance(problem, DeploymentProblem)
     rows = [single_tier_params(problem, k) for k in range(problem.table.n_tiers)]

@@ -87,12 +87,13 @@ class FleetFigures:
             f"{tier}: {share:.0%} of the requests on {_text(groups)}"
             for tier, share, groups in zip(self.plan.tiers, self.shares, self.plan.groups, strict=True)
         ]
+        per_1000_usd = 1000 * self.usd_per_hour / 3600 / fleet.rate_per_s
         guessed = ", ".join(_extrapolated(fleet, self.plan))
         warning = f"Speeds are extrapolated, not measured, for {guessed}: measure before you buy."
         return (
             f"Deployment at {self.usd_per_hour:.2f} USD per hour of at most {fleet.budget_usd_per_hour:.2f}, for "
             f"{fleet.rate_per_s:g} requests per second. {'; '.join(tiers)}.",
-            f"The GPUs cost {1000 * self.usd_per_hour / 3600 / fleet.rate_per_s:.3g} USD per 1,000 requests at that rate, "
+            f"The GPUs cost {per_1000_usd:.3g} USD per 1,000 requests at that rate, "
             "whatever the routing; costs per query elsewhere are the table's own prices, which order the tiers.",
             self.p95_sentence,
             *([warning] if guessed else []),

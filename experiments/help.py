@@ -66,8 +66,8 @@ Policy
   space=slice_thresholds space.slices=[a,b]   thresholds per slice, where the router knows the slice
   space=litellm                           LiteLLM's seven weights, token thresholds, override and boundaries together
   space=deployment                        thresholds and GPUs of every model together, for scenario=self_hosted or one
-                                          with a fleet: space.evaluate=simulate|table, .budget_usd_per_hour, .rate_per_s,
-                                          .gpu_types=[h100], gpus@scenario.fleet.gpus=types_6
+                                          with a fleet: space.evaluate=simulate|table, .rate_per_s,
+                                          .budget_usd_per_hour, .gpu_types=[h100], gpus@scenario.fleet.gpus=types_6
   world=traffic world.load=2              the scenario's traffic: waits, limits, failures (auto: if it says so)
   world=queue world.rate_per_s=2 'world.slots={TIER: 8}'   requests wait for slots: latency under load, simulated
 Goal
@@ -91,7 +91,7 @@ Search
                                           controller.model=auto|grey|gp, controller.acquisition=auto|closed|qlognehvi,
                                           controller.q=1, controller.n_initial=N
   controller=boute budget=200             Bayesian optimisation for space=deployment: controller.patience=20,
-                                          .model, .transforms, .preference, .interaction, .acquisition, .stop_on=front|choice
+                                          .model, .transforms, .preference, .interaction, .acquisition, .stop_on
   controller=proteus                      Lagrangian RL, one result for a range of requested qualities (at.quality=):
                                           policy=target trains the policy per query; thresholds|utility are searched for
                                           every requested quality, and compared with it. controller.lambda=per_tau|pid|
@@ -237,6 +237,7 @@ The whole takes hours on two cores (the tutorial alone more than one); a part, s
 """,
     "reproduce": """\
 routefront reproduce paper=proteus data_dir=DIR output=DIR [sets=[...]] [seeds=5] [parts=[...]] [workers=2]
+routefront reproduce paper=boute data_dir=DIR output=DIR    a second paper: see below
 
 PROTEUS and every baseline on the same splits by prompt under one margin rule: the paper's Tables 1, 2 and 4, a
 requested quality that changes, and what leaks would report. Writes summary.json, summary.md, compliance.png and
@@ -246,6 +247,15 @@ changing.png; methods that are done are kept. The whole takes about 45 minutes o
   parts=[methods,ablations,leaks] only=[paretobandit]       ablations and leaks on some of the sets alone
   methods=[thresholds,carrot] baselines to run; PROTEUS and the per-tau calibrated utility always do
   steps=300 rounds=10         less training, for a quick look
+
+routefront reproduce paper=boute data_dir=DIR output=DIR [parts=[deploy,control,search]] [seeds=10] [workers=2]
+
+BOute: what it costs to meet a quality and a P95 by five methods, who gets which GPUs, and searchers on thresholds and
+deployments; the paper's figures beside ours. Writes summary.json, summary.md, costs.png and search.png.
+  data_dir=DIR                folder with zeroeval_queries.parquet and zeroeval_outcomes.parquet, or outcomes/ in it
+  workloads=[gsm,crux] routers=[text,random]
+  search.types=[3] search.only=[boute,random]   some of the searchers, on some numbers of GPU types
+  seeds=1 parts=[deploy]      a quick look
 """,
     "control": """\
 routefront control scenario=NAME output=DIR [slo_s=30] [quality_floor=0.9] [methods=[...]] [only=[...]] [seeds=8]

@@ -1,7 +1,8 @@
 """`routefront reproduce paper=boute`: thresholds and GPU deployments together, theirs beside ours [Boute2026]_.
 
-Cells: `deploy` and `control` for a workload and a seed, `reference` for a number of GPU types, `search` for a searcher,
-a number of types and a seed. Cells that are done are kept; tables and figures are computed from them.
+Cells: `deploy` and `control` for a workload and a seed, `small` for a seed, `reference` for a number of GPU types,
+`search` for a searcher, a number of types and a seed. Cells that are done are kept; tables and figures are computed
+from them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Cell:
     """One piece of work.
 
     Attributes:
-        part: `deploy`, `control`, `reference` or `search`.
+        part: `deploy`, `control`, `small`, `reference` or `search`.
         of: Workload, or number of GPU types.
         seed: Its seed.
         searcher: Of `search`.
@@ -77,6 +78,8 @@ def waves(settings: BouteReproduceSettings) -> list[list[list[Cell]]]:
         for seed in range(settings.seeds)
         for name in settings.workloads
     ]
+    if "small" in settings.parts:  # in one process, which enumerates once
+        of_seeds.append([Cell(part="small", of="types_3", seed=seed) for seed in range(settings.seeds)])
     if "search" not in settings.parts:
         return [of_seeds]
     references = [[Cell(part=REFERENCE, of=str(n))] for n in settings.search.types]
@@ -154,6 +157,10 @@ def _result(settings: BouteReproduceSettings, cell: Cell, output: Path) -> dict[
         return run_deploy(settings, cell.of, cell.seed)
     if cell.part == "control":
         return run_control(settings, cell.of, cell.seed)
+    if cell.part == "small":
+        from experiments.reproduce_boute_small import run_small
+
+        return run_small(settings, cell.seed)
     if cell.part == REFERENCE:
         return run_reference(settings, int(cell.of), output)
     return run_searcher(settings, int(cell.of), cell.searcher, cell.seed, output)

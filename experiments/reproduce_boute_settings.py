@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from experiments.reproduce_settings import ScorerSettings
 
-Part = Literal["deploy", "control", "search"]
+Part = Literal["deploy", "control", "small", "search"]
 Router = Literal["text", "random"]
 _Positive = Annotated[float, Field(gt=0)]
 

@@ -33,7 +33,6 @@ class ToyProblem:
         rng = np.random.default_rng(seed)
         self.tiers = [candidates(rng, n, 1.5), candidates(rng, n, 0.6)]
         self._has_approximation = approximate
-        self.space = ToySpace(self)
         self.objectives = (Metric("quality"), Metric("latency_p95"))
         given = {"quality_floor": floor} if floor else {}
         given |= {"p95_ceiling_s": ceiling_s} if ceiling_s else {}
@@ -46,6 +45,7 @@ class ToyProblem:
         fits = price_small[pairs[:, 0]] + price_large[pairs[:, 1]] <= budget_usd
         fits &= (small[pairs[:, 0]] + large[pairs[:, 1]] <= 10).all(axis=1)
         self.choices = pairs if free else pairs[fits]
+        self.space = ToySpace(self.choices)
 
     def features(self, params):
         a, b = params[:, 1:].astype(int).T
@@ -91,32 +91,25 @@ class ToyProblem:
 
 
 class ToySpace:
-    """Fractions in steps of a thousandth, then the two picks, of which the pair indexes the choices."""
+    """Fractions in steps of a thousandth, then the small tier's pick, then the large one's among those that fit it."""
 
     dim = 3
 
-    def __init__(self, problem):
-        self._problem = problem
+    def __init__(self, choices):
+        self._choices = choices
+        self._first, self._start, self._count = np.unique(choices[:, 0], return_index=True, return_counts=True)
+        self._code = choices @ [1000, 1]
 
     def decode(self, X):
-        choices = self._problem.choices
-        first = np.unique(choices[:, 0])
-        a = first[np.minimum((X[:, 1] * len(first)).astype(int), len(first) - 1)]
-        rows = []
-        for pick, x in zip(a, X[:, 2], strict=True):
-            others = choices[choices[:, 0] == pick, 1]
-            rows.append(others[min(int(x * len(others)), len(others) - 1)])
-        return np.c_[np.round(X[:, 0], 3), a, rows].astype(float)
+        k = np.minimum((X[:, 1] * len(self._first)).astype(int), len(self._first) - 1)
+        row = self._start[k] + np.minimum((X[:, 2] * self._count[k]).astype(int), self._count[k] - 1)
+        return np.c_[np.round(X[:, 0], 3), self._choices[row]].astype(float)
 
     def encode(self, params):
-        choices = self._problem.choices
-        first = np.unique(choices[:, 0])
-        found = np.empty((len(params), 3))
-        for i, (f, a, b) in enumerate(params):
-            others = choices[choices[:, 0] == a, 1]
-            slots = np.searchsorted(first, a) + 0.5, np.searchsorted(others, b) + 0.5
-            found[i] = f, slots[0] / len(first), slots[1] / max(len(others), 1)
-        return found
+        choice = params[:, 1:].astype(int)
+        k = np.minimum(np.searchsorted(self._first, choice[:, 0]), len(self._first) - 1)
+        row = np.searchsorted(self._code, choice @ [1000, 1])
+        return np.c_[params[:, 0], (k + 0.5) / len(self._first), (row - self._start[k] + 0.5) / self._count[k]]
 
 
 def toy_axes(problem):

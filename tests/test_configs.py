@@ -141,6 +141,7 @@ def test_every_set_of_routers_runs(routers, tmp_path):
 def test_every_file_of_a_group_is_run_by_a_test():
     tested = {"data", "scenario", "scorer", "policy", "controller", "routers"}
     tested |= {"gpus", "engine"}  # tests/test_scenario_fleet.py
+    tested |= {"paper"}  # tests/test_reproduce.py, tests/test_reproduce_boute.py
     for folder in (p for p in CONF.iterdir() if p.is_dir() and p.name not in {*tested, "__pycache__"}):
         assert {f"{folder.name}/{p.stem}" for p in folder.glob("*.yaml")} == {
             name for name in GROUPS if name.startswith(f"{folder.name}/")

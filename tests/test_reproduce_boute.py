@@ -146,8 +146,9 @@ class TestChoices:
             assert found.usd_per_hour == best and found.p95_s <= target_s and found.f <= most
 
     def test_the_fastest_stays_in_the_budget_and_more_money_is_never_slower(self):
-        found = [fastest(self.options(), np.arange(11), self.fraction, usd) for usd in (2.5, 5.0, 10.0, 17.5)]
-        assert all(one is not None and one.usd_per_hour <= usd for one, usd in zip(found, (2.5, 5.0, 10.0, 17.5)))
+        budgets = (2.5, 5.0, 10.0, 17.5)
+        found = [fastest(self.options(), np.arange(11), self.fraction, usd) for usd in budgets]
+        assert all(one is not None and one.usd_per_hour <= usd for one, usd in zip(found, budgets, strict=True))
         times = [one.p95_s for one in found if one is not None]
         assert times == sorted(times, reverse=True)
         assert fastest(self.options(), np.arange(11), self.fraction, 0.5) is None
@@ -206,7 +207,8 @@ class TestPlan:
     def test_references_come_before_searches_and_ablations_run_where_they_should(self):
         settings = raw_settings(seeds=2)
         deploy, references, searches = waves(settings)
-        assert [c.part for c in deploy[0]] == ["deploy", "control"] and len(deploy) == 4
+        assert [c.part for c in deploy[0]] == ["deploy", "control"] and len(deploy) == 5
+        assert [(c.part, c.seed) for c in deploy[-1]] == [("small", 0), ("small", 1)]  # one process, one enumeration
         assert [c.of for group in references for c in group] == ["3", "4", "5", "6"]
         assert len(searches) == 8 and "boute_no_exclusion" not in searchers_of(settings, 4)
         paths = {c.path(Path("x")) for wave in (deploy, references, searches) for group in wave for c in group}

@@ -153,6 +153,12 @@ class _Tree:
         self._keys, self._rank = keys[order], rank
         changed = np.cumsum(np.diff(self._keys, axis=0, prepend=-1) != 0, axis=1) > 0
         self._starts = [np.flatnonzero(changed[:, m]) for m in range(choices.shape[1])]  # first rows of branches
+        self._codes = []  # of branches: the first one with the same parent, then the tier's own rank; ascending
+        for m, starts in enumerate(self._starts):
+            parents = self._starts[m - 1] if m else np.zeros(1, dtype=np.int64)
+            parent = parents[np.searchsorted(parents, starts, side="right") - 1]
+            first = np.searchsorted(starts, parent)
+            self._codes.append(first * len(rank[m]) + self._keys[starts, m])
 
     def _branches(self, m: int, low: IntArray, high: IntArray) -> tuple[IntArray, IntArray]:
         """Range of level-m branches inside the rows `low ... high - 1`."""
@@ -173,14 +179,8 @@ class _Tree:
         low, high = np.zeros(len(choice), dtype=np.int64), np.full(len(choice), len(self.choices))
         for m, starts in enumerate(self._starts):
             first, last = self._branches(m, low, high)
-            wanted = self._rank[m][choice[:, m]]
-            pick = np.array(
-                [
-                    a + min(int(np.searchsorted(self._keys[starts[a:b], m], w)), b - a - 1)
-                    for a, b, w in zip(first, last, wanted, strict=True)
-                ],
-                dtype=np.int64,
-            )
+            wanted = first * len(self._rank[m]) + self._rank[m][choice[:, m]]
+            pick = np.minimum(np.searchsorted(self._codes[m], wanted), last - 1)
             found[:, m] = (pick - first + 0.5) / (last - first)
             ends = np.append(starts, len(self.choices))
             low, high = ends[pick], np.minimum(ends[pick + 1], high)

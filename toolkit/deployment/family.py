@@ -48,7 +48,7 @@ class DeploymentFamily(Family):
         self.parameter_names = (*self.routing.parameter_names, *(f"deploy_{tier}" for tier in tiers))
 
     @cached_property
-    def space(self) -> SearchSpace:
+    def space(self) -> DeploymentSpace:
         """Load fractions (or raw scores), then a pick per tier."""
         routing: SearchSpace = self.routing.space
         if self._raw:

@@ -101,7 +101,7 @@ class DeploymentProblem(RoutingProblem):
         if self._load_features:
             parts.append(self._features.utilisation(self.deployments.fractions(params), choice))
         return DeploymentFeatures(
-            routing=self.space.encode(params)[:, : self.deployments.n_routing],
+            routing=self.deployments.space.encode_routing(params),
             deployment=np.concatenate(parts, axis=1),
             preference=self._features.preference(choice),
         )

@@ -29,11 +29,12 @@ class RawThresholdSpace:
     def __init__(self, order: ScoreOrder, n_tiers: int) -> None:
         self.dim = n_tiers - 1
         self._order = order
-        self._low, self._high = float(order.sorted_scores[0]), float(order.sorted_scores[-1])
+        ends = order.sorted_scores[[0, -1]] if len(order.sorted_scores) else np.zeros(2)
+        self._low, self._high = float(ends[0]), float(ends[1])
 
     def decode(self, X: FloatArray) -> FloatArray:
         """See `SearchSpace`; 1 sends all traffic below the boundary."""
-        wanted = np.sort(self._low + X * (self._high - self._low), axis=1)
+        wanted = np.sort(self._low * (1.0 - X) + self._high * X, axis=1)
         position = np.where(wanted >= self._high, len(self._order.order), self._order.position(wanted))
         return np.asarray(self._order.boundaries[np.searchsorted(self._order.positions, position)])
 
@@ -66,6 +67,10 @@ class DeploymentSpace:
         thresholds = self._routing.decode(X[:, : self._routing.dim])
         choice = self._choices.decode(X[:, self._routing.dim :], self._needed(thresholds))
         return np.concatenate([thresholds, choice.astype(np.float64)], axis=1)
+
+    def encode_routing(self, params: FloatArray) -> FloatArray:
+        """`n x (K-1)` coordinates of the thresholds alone."""
+        return self._routing.encode(params[:, : self._d])
 
     def encode(self, params: FloatArray) -> FloatArray:
         """See `SearchSpace`."""

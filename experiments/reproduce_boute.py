@@ -79,7 +79,7 @@ def waves(settings: BouteReproduceSettings) -> list[list[list[Cell]]]:
         for name in settings.workloads
     ]
     if "small" in settings.parts:  # in one process, which enumerates once
-        of_seeds.append([Cell(part="small", of="types_3", seed=seed) for seed in range(settings.seeds)])
+        of_seeds.append([Cell(part="small", of=settings.search.small, seed=seed) for seed in range(settings.seeds)])
     if "search" not in settings.parts:
         return [of_seeds]
     references = [[Cell(part=REFERENCE, of=str(n))] for n in settings.search.types]

@@ -70,6 +70,7 @@ class SearchSettings(_Settings):
 
     Attributes:
         types: Numbers of GPU types: `types_N` of `conf/gpus/`.
+        small: Catalogue on which every deployment is enumerated.
         budget: Evaluations of each searcher.
         control_budget: Evaluations of a search for the least cost.
         patience: Of the paper's stopping rule, which is applied to every searcher afterwards.
@@ -80,6 +81,7 @@ class SearchSettings(_Settings):
     """
 
     types: Annotated[list[int], Field(min_length=1)]
+    small: str
     budget: Annotated[int, Field(ge=12)]
     control_budget: Annotated[int, Field(ge=12)]
     patience: Annotated[int, Field(ge=1)]

@@ -42,8 +42,8 @@ _BOUNDARIES = 120
 def run_small(settings: BouteReproduceSettings, seed: int) -> dict[str, Any]:
     """One search of one seed with its whole budget, and when the paper's rule would have stopped it."""
     chosen = settings.search
-    problem, axes = small_problem(chosen.n_queries)
-    best = optimum(chosen.n_queries)
+    problem, axes = small_problem(chosen.small, chosen.n_queries)
+    best = optimum(chosen.small, chosen.n_queries)
     start = time.perf_counter()
     controller = make_searcher("boute", problem, axes=axes, budget=chosen.budget, seed=seed, patience=None)
     found = run_search(problem, controller).evaluation
@@ -63,11 +63,11 @@ def run_small(settings: BouteReproduceSettings, seed: int) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def small_problem(n_queries: int) -> tuple[DeploymentProblem, Axes]:
+def small_problem(gpus: str, n_queries: int) -> tuple[DeploymentProblem, Axes]:
     """`self_hosted` under the floor halfway between the two models."""
     raw = compose_tune(
         "scenario=self_hosted",
-        "gpus@scenario.fleet.gpus=types_3",
+        f"gpus@scenario.fleet.gpus={gpus}",
         f"data.n_queries={n_queries}",
         "space=deployment",
         "space.evaluate=table",
@@ -83,9 +83,9 @@ def small_problem(n_queries: int) -> tuple[DeploymentProblem, Axes]:
 
 
 @lru_cache(maxsize=1)
-def optimum(n_queries: int) -> dict[str, Any]:
+def optimum(gpus: str, n_queries: int) -> dict[str, Any]:
     """The optimum over every deployment, and over the candidates."""
-    problem, _ = small_problem(n_queries)
+    problem, _ = small_problem(gpus, n_queries)
     boundaries = np.arange(len(problem.deployments.routing.order.boundaries))
     of_candidates_s = _best_of(problem, problem.database, problem.database.joint_choices(), boundaries)
     everything = every_deployment(problem.database)

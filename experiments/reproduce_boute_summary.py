@@ -52,7 +52,7 @@ def summarise(settings: BouteReproduceSettings, output: Path) -> dict[str, Any]:
     found["savings"] = savings(
         {name: _cells(output, "deploy", name, settings.seeds) for name in settings.workloads}, settings.routers
     )
-    found["small"] = small_numbers(_cells(output, "small", "types_3", settings.seeds))
+    found["small"] = small_numbers(_cells(output, "small", settings.search.small, settings.seeds))
     found["search"], traces = search_numbers(settings, output)
     write_json(output / "summary.json", found)
     write_text(output / "summary.md", as_markdown(found))

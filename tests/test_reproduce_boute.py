@@ -36,6 +36,7 @@ QUICK = (
     *("seeds=1", "workers=1", "fractions=9", "fleet.gpus=types_2_small", "fleet.count=12", "fleet.most=12"),
     *("fleet.requests=200", "fleet.horizon_s=20", "search.types=[3]", "search.budget=12", "search.control_budget=12"),
     *("search.n_queries=300", "search.boundaries=7", "search.only=[boute,random,boute_homogeneous]"),
+    *("search.small=types_2_small",),
 )
 
 
@@ -262,6 +263,8 @@ class TestCommand:
             assert every is not None and (homogeneous is None or every <= homogeneous + 1e-9)
         searchers = found["search"]["3"]["searchers"]
         assert set(searchers) == {"boute", "random", "boute_homogeneous"}
+        small = found["small"]
+        assert small["p95_s"] <= small["candidates_p95_s"] and small["deployments"] > small["candidate_deployments"] > 0
         text = (tmp_path / "out" / "summary.md").read_text()
         for title in ("Motivating example", "Table 1", "Table 2", "Table 3", "What BOute saves", "by the controller"):
             assert title in text

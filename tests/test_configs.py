@@ -55,6 +55,11 @@ def test_every_scenario_runs_without_load(scenario, policy, controller, tmp_path
 
 
 def tunes(scenario, policy, controller, tmp_path, *more):
+    if controller == "boute":
+        code, _, err = run_cli("tune", f"scenario={scenario}", f"policy={policy}", "controller=boute", cwd=tmp_path)
+        expected = "use controller=proteus" if policy == "target" else "space=deployment"  # GROUPS runs it there
+        assert code == 2 and expected in err
+        return
     refused = {"target": "use controller=proteus"} if controller != "proteus" else {}
     if controller == "ppo_lagrangian":
         pytest.importorskip("gymnasium")
@@ -99,6 +104,10 @@ GROUPS = {
     "space/eligibility": ("controller=mobo", "lane=eligibility"),
     "space/slice_thresholds": ("controller=mobo", "space.slices=[code]"),
     "space/litellm": ("controller=mobo", "scorer=litellm"),
+    "space/deployment": (
+        *("scenario=self_hosted", "gpus@scenario.fleet.gpus=types_2_small", "scenario.fleet.rate_per_s=4"),
+        *("controller=boute", "objectives=[latency_p95,quality]", "space.offline.requests=200"),
+    ),
     "lane/none": (),
     "lane/confidence": (),
     "lane/eligibility": (),

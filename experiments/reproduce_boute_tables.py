@@ -52,6 +52,11 @@ def _header(found: Mapping[str, Any]) -> str:
     )
 
 
+def saved(value: float) -> str:
+    """A saving: it may be negative, and an interval of it may reach below 0."""
+    return f"{100 * value:.1f} %"
+
+
 def usd(value: float) -> str:
     """USD per hour."""
     return f"{value:.2f}"
@@ -148,7 +153,7 @@ def _savings(found: Mapping[str, Any]) -> str:
         return ""
     names = ("stand_alone", "routed_uniform", "boute_homogeneous")
     rows = [
-        [router, _WAYS[way], *(cell(values.get(n), percent, interval=True) for n in names),
+        [router, _WAYS[way], *(cell(values.get(n), saved, interval=True) for n in names),
          cell(values.get("missing"), percent)]
         for router, ways in found["savings"].items()
         for way, values in ways.items()
@@ -271,7 +276,7 @@ def _short_savings(found: Mapping[str, Any]) -> list[str]:
     for router, ways in found["savings"].items() if found["workloads"] else ():
         for way, values in ways.items():
             parts = [
-                f"{cell(values.get(n), percent, interval=True)} against {LABELS[n]} (paper {percent(theirs)})"
+                f"{cell(values.get(n), saved, interval=True)} against {LABELS[n]} (paper {percent(theirs)})"
                 for n, theirs in SAVINGS.items()
             ]
             lines.append(f"Saved, {router} router, {_WAYS[way]}: {', '.join(parts)}.")

@@ -72,6 +72,7 @@ HEADER = """\
 # earlier). Prefills of more than {prefill:,} tokens were not fitted: the engine admits no more at once, except for one
 # longer prompt, which real engines cut into chunks.
 # Extrapolated: GPU types other than these two, other models, one GPU (no all-reduce; no cell has it), pipelines.
+# Assumed, not fitted: latency of an all-reduce, hops between stages, reserved memory, utilisation (see EngineSpec).
 """
 
 

@@ -157,13 +157,20 @@ def make_database(settings: TuneSettings, fleet: FleetSpec, table: OutcomeTable,
     candidates = CandidateRecipe(
         method=chosen.candidates, caps=chosen.caps, most=chosen.most, load_split=chosen.load_split
     )
+    source = f"{table.data_hash} seed {settings.seed}"
     if stored is not None and stored.is_file():
         found = OfflineDatabase.load(stored)
-        if (found.fleet, found.recipe, found.candidate_recipe) == (fleet, recipe, candidates):
+        if (found.fleet, found.recipe, found.candidate_recipe, found.source) == (fleet, recipe, candidates, source):
             return found
     lengths = [(table.input_tokens[:, m], table.output_tokens[:, m]) for m in range(table.n_tiers)]
     made = make_offline(
-        fleet, lengths, recipe=recipe, candidates=candidates, seed=settings.seed, on_progress=offline.on_progress
+        fleet,
+        lengths,
+        recipe=recipe,
+        candidates=candidates,
+        seed=settings.seed,
+        source=source,
+        on_progress=offline.on_progress,
     )
     if stored is not None:
         write_atomically(stored, made.save)

@@ -113,7 +113,7 @@ def fleet_figures(settings: TuneSettings, prepared: Prepared, params: FloatArray
     return FleetFigures(
         plan=plan,
         shares=problem.deployments.fractions(row)[0],
-        usd_per_hour=float(FleetEstimator(problem, row, looked_up=True).value(Metric("fleet_cost"))[0]),
+        usd_per_hour=plan.usd_per_hour({name: gpu.usd_per_hour for name, gpu in problem.database.fleet.gpus.items()}),
         table_p95_s=float(FleetEstimator(problem, row, looked_up=True).value(p95)[0]),
         tune_p95_s=float(FleetEstimator(problem, row, looked_up=False).value(p95)[0]),
         validate_p95_s=float(np.quantile(unseen_s, 0.95)),

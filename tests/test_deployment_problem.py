@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from offline_toy import database, lengths
 
 from simulators.deployment.fleet import simulate_plan
+from simulators.deployment.plan import Replica, ReplicaGroup
 from simulators.errors import ConfigError, InfeasibleError, InputDataError
 from toolkit.deployment.choices import FreeChoices, JointChoices
 from toolkit.deployment.family import DeploymentFamily
-from toolkit.deployment.problem import DeploymentProblem
+from toolkit.deployment.problem import DeploymentProblem, plan_at
 from toolkit.deployment.requests import draw_requests
 from toolkit.deployment.space import RawThresholdSpace
 from toolkit.evaluation.constraints import parse_constraints
@@ -385,3 +387,11 @@ class TestExact:
         made = problem(("latency_p95@slice1", "quality"), evaluate="simulate")
         with pytest.raises(ConfigError, match=r"know no slices; latency_p95_s\[slice1\] needs controller=boute"):
             DeploymentExactController(made, boundaries=5)
+
+
+def test_replicas_that_get_no_request_are_not_deployed():
+    group = ReplicaGroup(replica=Replica(gpu="h100"), replicas=2, share=1.0)
+    idle = ReplicaGroup(replica=Replica(gpu="rtx_5090"), replicas=8, share=0.0)
+    stub = SimpleNamespace(fleet=SimpleNamespace(rate_per_s=4.0), tier_plan=lambda m, c, load: (group, idle))
+    plan = plan_at(stub, np.array([0.5, 0.5]), np.array([1, 1]), ("small", "large"))
+    assert plan.groups == ((group,), (group,)) and plan.gpus == {"h100": 4}

@@ -243,3 +243,8 @@ def test_a_deployment_serves_the_load_it_was_split_for(toy):
     assert dataclasses.replace(tier, load_split="capacity").plan(c, load)[0].share == pytest.approx(
         tier.plan(c)[0].share
     )
+
+
+def test_tables_say_what_they_were_made_of(toy, tmp_path):
+    dataclasses.replace(toy, source="data a seed 0").save(tmp_path / "offline.npz")
+    assert OfflineDatabase.load(tmp_path / "offline.npz").source == "data a seed 0"

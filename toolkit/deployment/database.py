@@ -43,6 +43,7 @@ class OfflineDatabase:
         tiers: M sets of candidates.
         suitability: `M x N` in [0, 1]: requests per USD of a model on a GPU type with its best parallelism, over those
             on its best type; 0 where it does not fit.
+        source: What the lengths were taken from, so that stored tables are not used for others.
     """
 
     fleet: FleetSpec
@@ -51,6 +52,7 @@ class OfflineDatabase:
     edges_s: FloatArray
     tiers: tuple[Candidates, ...]
     suitability: FloatArray
+    source: str = ""
 
     def latency_s(self, q: float, fractions: FloatArray, choice: IntArray, *, system: System = "pooled") -> FloatArray:
         """`n` quantiles of latency, seconds.
@@ -250,6 +252,7 @@ def make_database(
     recipe: OfflineRecipe | None = None,
     candidates: CandidateRecipe | None = None,
     seed: int,
+    source: str = "",
     on_progress: Progress = lambda done, total: None,
 ) -> OfflineDatabase:
     """The offline phase.
@@ -260,6 +263,7 @@ def make_database(
         recipe: How the tables are made; None: the defaults.
         candidates: How the candidates are made; None: the defaults.
         seed: The run's seed; the same one gives the same database.
+        source: What the lengths were taken from.
         on_progress: Called with (tables done, tables altogether).
 
     Raises:
@@ -276,6 +280,7 @@ def make_database(
         edges_s=how.edges_s,
         tiers=tiers,
         suitability=make_suitability(fleet, tables),
+        source=source,
     )
 
 

@@ -26,6 +26,8 @@ from toolkit.evaluation.metrics import FLEET, QUANTILES, Metric
 from toolkit.evaluation.slices import Coverage
 from toolkit.problem import RoutingProblem
 
+_IDLE = 1e-9
+"""Share of a tier's requests below which a group of replicas is not deployed."""
 _GPUS_SHORT = Constraint(name="gpus_short", metric=Metric("gpus_short"), limit=0.5)
 
 
@@ -114,10 +116,11 @@ class DeploymentProblem(RoutingProblem):
 
 
 def plan_at(database: OfflineDatabase, fractions: FloatArray, choice: IntArray, tiers: tuple[str, ...]) -> FleetPlan:
-    """The plan of one joint choice (`M`) at load fractions (`M`)."""
+    """The plan of one joint choice (`M`) at load fractions (`M`), without replicas that would get no request."""
     rate = database.fleet.rate_per_s
     picked = enumerate(zip(choice, fractions, strict=True))
-    return FleetPlan(tiers=tiers, groups=tuple(database.tier_plan(m, int(c), float(f) * rate) for m, (c, f) in picked))
+    plans = (database.tier_plan(m, int(c), float(f) * rate) for m, (c, f) in picked)
+    return FleetPlan(tiers=tiers, groups=tuple(tuple(g for g in plan if g.share > _IDLE) for plan in plans))
 
 
 class FleetEstimator(Estimator):

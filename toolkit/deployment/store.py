@@ -23,13 +23,14 @@ from toolkit.deployment.database import OfflineDatabase, make_suitability
 from toolkit.deployment.needs import CandidateRecipe
 from toolkit.deployment.offline import OfflineRecipe, ReplicaTable
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_database(database: OfflineDatabase, path: Path) -> None:
     """Write `path`."""
     about = {
         "format": _FORMAT,
+        "source": database.source,
         "fleet": database.fleet.model_dump(mode="json"),
         "recipe": dataclasses.asdict(database.recipe),
         "candidates": dataclasses.asdict(database.candidate_recipe),
@@ -77,6 +78,7 @@ def _restored(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> OfflineDa
         edges_s=recipe.edges_s,
         tiers=tuple(tiers),
         suitability=make_suitability(fleet, [tier.tables for tier in tiers]),
+        source=about["source"],
     )
 
 

@@ -16,10 +16,8 @@ What was decided before the first fit: the cells held back, that a relative erro
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +26,11 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from experiments.calibrate_yaml import Node, Sourced, render, sourced
-from experiments.files import write_text
+from experiments.fit_main import run_fit
 from simulators.deployment.performance import Speed, replica_speed, tensor_parallel_efficiency
 from simulators.deployment.plan import Replica
 from simulators.deployment.specs import EngineConstants, EngineSpec, GpuSpec, ModelSpec
-from simulators.errors import InputDataError, RoutefrontError
+from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray
 
 FILE = Path("latency") / "splitwise_perf_model.csv.gz"
@@ -112,17 +110,13 @@ Constants = Mapping[str, EngineConstants]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Fit the engine's constants to measured times.")
-    parser.add_argument("data_dir", type=Path, help="folder with latency/")
-    parser.add_argument("--output", type=Path, default=Path("conf/engine/splitwise.yaml"))
-    arguments = parser.parse_args(argv)
-    try:
-        write_text(arguments.output, fit(arguments.data_dir))
-    except RoutefrontError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {arguments.output}")
-    return 0
+    return run_fit(
+        argv,
+        fit,
+        description="Fit the engine's constants to measured times.",
+        holds="latency/",
+        output="conf/engine/splitwise.yaml",
+    )
 
 
 def fit(data_dir: Path) -> str:

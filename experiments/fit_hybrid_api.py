@@ -7,7 +7,6 @@ The same data give the same file, byte for byte. Nothing of the data but these f
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import gzip
@@ -19,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from experiments.calibrate_yaml import Node, Sourced, plain, render, sourced
-from experiments.files import write_text
+from experiments.fit_main import run_fit
 from simulators.calibration import fit_inflation, fit_lognormal, fit_lognormal_robust, fit_quality
 from simulators.columns import read_columns
-from simulators.errors import InputDataError, RoutefrontError
+from simulators.errors import InputDataError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.recorded import read_recording
 from simulators.scenario import parse_scenario, sample_scenario
@@ -153,17 +152,13 @@ class Recorded:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Fit the hybrid_api scenario to recorded sets.")
-    parser.add_argument("data_dir", type=Path, help="folder with outcomes/, prices/ and latency/")
-    parser.add_argument("--output", type=Path, default=Path("conf/scenario/hybrid_api.yaml"))
-    arguments = parser.parse_args(argv)
-    try:
-        write_text(arguments.output, fit(arguments.data_dir))
-    except RoutefrontError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {arguments.output}")
-    return 0
+    return run_fit(
+        argv,
+        fit,
+        description="Fit the hybrid_api scenario to recorded sets.",
+        holds="outcomes/, prices/ and latency/",
+        output="conf/scenario/hybrid_api.yaml",
+    )
 
 
 def fit(data_dir: Path) -> str:

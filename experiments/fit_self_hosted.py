@@ -8,7 +8,6 @@ from the engine model by rules that are stated here and know no deployment that 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import sys
@@ -22,12 +21,11 @@ from omegaconf import OmegaConf
 from scipy.optimize import brentq
 
 from experiments.calibrate_yaml import Node, Sourced, plain, render, sourced
-from experiments.files import write_text
 from experiments.fit_hybrid_api import expected_lines, numbers, slice_tier_means
+from experiments.fit_main import run_fit
 from experiments.self_hosted_engine import FullLoad, Lengths, Times, full_loads, times
 from simulators.calibration import QualityFit, fit_lognormal, fit_quality, logistic_normal_moments
 from simulators.deployment.specs import FleetSpec
-from simulators.errors import RoutefrontError
 from simulators.outcomes import FloatArray, OutcomeTable
 from simulators.recorded import read_recording
 from simulators.scenario import parse_scenario, sample_scenario
@@ -131,17 +129,13 @@ class Engine:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Fit the self_hosted scenario to recorded sets and the engine model.")
-    parser.add_argument("data_dir", type=Path, help="folder with outcomes/ and traces/")
-    parser.add_argument("--output", type=Path, default=Path("conf/scenario/self_hosted.yaml"))
-    arguments = parser.parse_args(argv)
-    try:
-        write_text(arguments.output, fit(arguments.data_dir))
-    except RoutefrontError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {arguments.output}")
-    return 0
+    return run_fit(
+        argv,
+        fit,
+        description="Fit the self_hosted scenario to recorded sets and the engine model.",
+        holds="outcomes/ and traces/",
+        output="conf/scenario/self_hosted.yaml",
+    )
 
 
 def fit(data_dir: Path) -> str:

@@ -167,7 +167,8 @@ def _extrapolated(fleet: FleetSpec, plan: FleetPlan) -> list[str]:
 def on_deployment(run: FinishedRun, table: OutcomeTable, tier: IntArray, seed: int) -> OutcomeTable:
     """The table with what a run's deployment makes of the answers of `tier: N`; as it is where the run has none.
 
-    Without token counts nothing can be simulated, and latency is unknown.
+    Without token counts nothing can be simulated, and latency is unknown; that of single tiers always is, for the run
+    deploys none of them alone.
     """
     if not is_fleet(run.policy.world):
         return table
@@ -188,7 +189,7 @@ def on_deployment(run: FinishedRun, table: OutcomeTable, tier: IntArray, seed: i
     latency_s = table.latency_s.copy()
     met = per_query(requests, served.done_s - requests.arrival_s, table)
     latency_s[np.arange(table.n_queries), tier] = met
-    return dataclasses.replace(table, latency_s=latency_s, _hash=[])
+    return dataclasses.replace(table, latency_s=latency_s, alone=without_latency(table.bare), _hash=[])
 
 
 def on_fleet(

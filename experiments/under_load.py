@@ -115,6 +115,8 @@ def world_record(settings: TuneSettings) -> dict[str, object] | None:
         "budget_usd_per_hour": space.budget_usd_per_hour or fleet.get("budget_usd_per_hour"),
         "gpus": {name: gpu["count"] for name, gpu in (fleet.get("gpus") or {}).items()},
         "gpu_types": space.gpu_types,
+        "evaluate": space.evaluate,
+        "system_latency": space.system_latency,
     }
 
 

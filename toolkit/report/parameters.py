@@ -30,6 +30,8 @@ def meaning(record: RunRecord, name: str) -> str:
         return f"Queries of low confidence go to {record.evidence.tiers[round(record.params[name])]}."
     if name == "tau":
         return "The quality that is requested of the trained policy; what it then gives is in the figures."
+    if name.startswith("deploy_"):
+        return f"Which of its candidate deployments {name.removeprefix('deploy_')} has; see What runs where."
     if record.policy == "utility":
         return _utility(record, name)
     return _OTHERS.get(name, "Weight of this signal in LiteLLM's score.")

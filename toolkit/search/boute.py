@@ -48,7 +48,7 @@ from toolkit.search.boute_candidates import StructuredSearch
 from toolkit.search.boute_fit import Fits
 from toolkit.search.boute_space import FeatureView, structured
 from toolkit.search.boute_stopping import SolutionWatch
-from toolkit.search.design import Seen, initial_design, uniform_unseen, vector_key
+from toolkit.search.design import Seen, initial_design, uniform_unseen, vector_key, whole_batches
 from toolkit.search.mobo import ClosedForm
 from toolkit.search.surrogate import Output, Outputs, Surrogate, make_outputs
 
@@ -178,13 +178,10 @@ class BouteController:
 
     def resume(self, known: Evaluation) -> int:
         """See `Resumable`."""
-        n = min(len(known), self._budget)
-        start = len(self._design)
-        if n < start or not np.array_equal(known.params[:start], self._design):
-            return 0
-        whole = start + (n - start) // self._options.q * self._options.q
-        self.tell(known.take(np.arange(whole)))
-        self._asked = whole
+        whole = whole_batches(known, self._design, budget=self._budget, q=self._options.q)
+        if whole:
+            self.tell(known.take(np.arange(whole)))
+            self._asked = whole
         return whole
 
     def ask(self) -> FloatArray | None:

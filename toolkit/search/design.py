@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from simulators.outcomes import FloatArray
-from toolkit.problem import Problem
+from toolkit.problem import Evaluation, Problem
 
 _BLOCK = 64
 _SMALLEST_DRAW = 16
@@ -78,3 +78,11 @@ def uniform_unseen(problem: Problem, seen: Seen, n: int, rng: np.random.Generato
         if len(found) == n:
             break
     return found
+
+
+def whole_batches(known: Evaluation, design: FloatArray, *, budget: int, q: int) -> int:
+    """How many evaluations of an interrupted run are the initial design and whole batches of q; 0 for another design."""
+    n, start = min(len(known), budget), len(design)
+    if n < start or not np.array_equal(known.params[:start], design):
+        return 0
+    return start + (n - start) // q * q

@@ -28,7 +28,7 @@ from simulators.outcomes import FloatArray
 from toolkit.pareto.axes import Axes
 from toolkit.problem import Evaluation, Problem, concatenate
 from toolkit.search.candidates import propose
-from toolkit.search.design import Seen, default_initial, initial_design, uniform_unseen
+from toolkit.search.design import Seen, default_initial, initial_design, uniform_unseen, whole_batches
 from toolkit.search.ehvi import log_ehvi, log_ehvi_with_gradient, non_dominated_boxes
 from toolkit.search.gaussian_process import GaussianProcess, fit_gp
 from toolkit.search.surrogate import Surrogate, make_outputs
@@ -127,13 +127,10 @@ class MoboController:
 
     def resume(self, known: Evaluation) -> int:
         """See `Resumable`."""
-        n = min(len(known), self._budget)
-        start = len(self._design)
-        if n < start or not np.array_equal(known.params[:start], self._design):
-            return 0
-        whole = start + (n - start) // self._options.q * self._options.q
-        self.tell(known.take(np.arange(whole)))
-        self._asked = whole
+        whole = whole_batches(known, self._design, budget=self._budget, q=self._options.q)
+        if whole:
+            self.tell(known.take(np.arange(whole)))
+            self._asked = whole
         return whole
 
     def ask(self) -> FloatArray | None:

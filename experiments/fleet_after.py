@@ -18,6 +18,7 @@ from simulators.deployment.plan import FleetPlan, TierPlan
 from simulators.deployment.specs import FleetSpec
 from simulators.outcomes import FloatArray, IntArray, OutcomeTable
 from simulators.seeds import spawn_rng
+from toolkit.deployment.offline import OfflineRecipe
 from toolkit.deployment.problem import DeploymentProblem, FleetEstimator, fleet_latency_s
 from toolkit.deployment.requests import Requests, draw_requests
 from toolkit.evaluation.metrics import Metric
@@ -187,7 +188,9 @@ def on_deployment(run: FinishedRun, table: OutcomeTable, tier: IntArray, seed: i
         fleet, plan, requests.arrival_s, tier[requests.row], requests.input_tokens, requests.output_tokens
     )
     latency_s = table.latency_s.copy()
-    met = per_query(requests, served.done_s - requests.arrival_s, table)
+    unserved_s = OfflineRecipe().longest_s  # as in a search
+    took_s = np.nan_to_num(served.done_s - requests.arrival_s, nan=unserved_s)
+    met = per_query(requests, np.minimum(took_s, unserved_s), table)
     latency_s[np.arange(table.n_queries), tier] = met
     return dataclasses.replace(table, latency_s=latency_s, alone=without_latency(table.bare), _hash=[])
 

@@ -89,7 +89,7 @@ def test_a_slice_latency_is_searched_where_it_is_simulated(tmp_path):
     options = ("objectives=[latency_p95@chat,quality]", 'constraints.bounds=["latency_p95@maths <= 900"]')
     code, _, err = run_cli("tune", *FLEET, *options, "controller=boute", "budget=12", "out=run", cwd=tmp_path)
     assert code == 0, err
-    assert 0 < json.loads((tmp_path / "run" / "deployment.json").read_text())["expected"]["latency_p95_simulated_s"]
+    assert json.loads((tmp_path / "run" / "deployment.json").read_text())["expected"]["latency_p95_simulated_s"] > 0
 
 
 @pytest.mark.slow

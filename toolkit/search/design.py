@@ -81,7 +81,7 @@ def uniform_unseen(problem: Problem, seen: Seen, n: int, rng: np.random.Generato
 
 
 def whole_batches(known: Evaluation, design: FloatArray, *, budget: int, q: int) -> int:
-    """How many evaluations of an interrupted run are the initial design and whole batches of q; 0 for another design."""
+    """Evaluations of an interrupted run that are its design and whole batches of q; 0 if the design is another."""
     n, start = min(len(known), budget), len(design)
     if n < start or not np.array_equal(known.params[:start], design):
         return 0

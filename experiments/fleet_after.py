@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ _FITTED_ON = (
     "Fitted to Splitwise's measurements of Llama-2-70B on A100 and H100 (an engine of 2023); "
     "conf/engine/splitwise.yaml states the errors on rows held back."
 )
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 ON_FLEET = (
     "Latency constraints are undecided: the run's latency is that of a simulated fleet, without an interval, and not "
     "that of recorded answers."
@@ -216,9 +218,11 @@ def on_fleet(
 
 
 def per_query(requests: Requests, latency_s: FloatArray, table: OutcomeTable) -> FloatArray:
-    """`N` latencies, one per query: of one counted request that asks it; the median where none does.
+    """`N` latencies, one per query: of one counted request that asks it.
 
-    Queries take turns among their first, second, ... request, so that all of the counted traffic has its part.
+    Queries take turns among their first, second, ... request, so that all of the counted traffic has its part. Those
+    that nobody asks get quantiles of the counted ones, evenly spread, so that their tail is the traffic's; one gets the
+    median.
     """
     counted = np.flatnonzero(requests.counted)
     order = counted[np.argsort(requests.row[counted], kind="stable")]
@@ -227,8 +231,10 @@ def per_query(requests: Requests, latency_s: FloatArray, table: OutcomeTable) ->
         return np.full(table.n_queries, np.nan)
     turn = np.arange(table.n_queries) % np.maximum(asked, 1)
     first = np.cumsum(asked) - asked
-    found = latency_s[order[np.minimum(first + turn, len(order) - 1)]]
-    return np.where(asked > 0, found, np.median(latency_s[counted]))
+    found: FloatArray = latency_s[order[np.minimum(first + turn, len(order) - 1)]]
+    unasked = np.flatnonzero(asked == 0)
+    found[unasked] = np.quantile(latency_s[counted], (0.5 + _GOLDEN * np.arange(len(unasked))) % 1.0)
+    return found
 
 
 def without_latency(table: OutcomeTable) -> OutcomeTable:

@@ -160,7 +160,8 @@ def _costs(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def savings(cells: Mapping[str, list[dict[str, Any]]], routers: Sequence[str]) -> dict[str, Any]:
     """Mean saving of `boute` over the rows of Table 3, per seed and then over seeds: by tables, after trials, and both
-    with a wrong engine model. Rows in which either method reaches the target at no price are left out and counted."""
+    with a wrong engine model. Where `boute` has no plan that passes its trials, it falls back to the homogeneous one's,
+    which it could have taken too. Rows in which a method still reaches the target at no price are left out and counted."""
     found: dict[str, Any] = {}
     for router in routers:
         found[router] = {}
@@ -183,6 +184,8 @@ def _saved(cells: Mapping[str, list[dict[str, Any]]], router: str, way: str, cos
     for rows in (rows for rows in cells.values() if rows):
         for row in rows[seed]["routers"][router]["table_3"]:
             usd = {m: _number(row["methods"][m][way].get(cost)) for m in METHODS}
+            if math.isnan(usd["boute"]):  # its options include the homogeneous ones
+                usd["boute"] = usd["boute_homogeneous"]
             for method in METHODS[:-1]:
                 group = "stand_alone" if method in _STAND_ALONE else method
                 values.setdefault(group, []).append(1.0 - usd["boute"] / usd[method])

@@ -1,12 +1,15 @@
 """Choosing a point where GPUs were searched, and what the report shows of a deployment."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_export_deployment import example
 
+from experiments.fleet_after import per_query
 from simulators.errors import ConfigError
+from toolkit.deployment.requests import Requests
 from toolkit.evaluation.constraints import parse_constraints
 from toolkit.pareto.choose import choose
 from toolkit.problem import Evaluation
@@ -69,3 +72,20 @@ def test_the_figure_counts_every_gpu():
     widths = [patch.get_width() for patch in figure.axes[0].patches]
     assert sum(widths) == sum(gpu.available for gpu in deployment.gpus.values())
     assert len(png_bytes(figure)) > 2_000
+
+
+@pytest.mark.parametrize("n_queries", [650, 20_000])
+def test_queries_that_nobody_asks_leave_the_tail_of_the_traffic_as_it_is(n_queries):
+    """More queries than requests: a median in place of the others would hide the P95."""
+    n, rng = 600, np.random.default_rng(0)
+    asked = Requests(
+        arrival_s=np.arange(float(n)),
+        row=rng.permutation(n_queries)[:n],
+        input_tokens=np.ones((n, 2)),
+        output_tokens=np.ones((n, 2)),
+        counted=np.arange(n) >= 120,
+    )
+    latency_s = rng.lognormal(1.0, 1.0, n)
+    found = per_query(asked, latency_s, SimpleNamespace(n_queries=n_queries))
+    levels = [0.05, 0.5, 0.95]
+    np.testing.assert_allclose(np.quantile(found, levels), np.quantile(latency_s[120:], levels), rtol=0.1)

@@ -1,7 +1,7 @@
 """Workloads, load and offline tables of `routefront reproduce paper=boute` [Boute2026]_.
 
-The rules here were fixed before results were looked at, but for the number of GPUs to be had. The load is the paper's where the large model alone can carry
-it on the GPUs that the budget buys, else a share of what it can carry there.
+The rules here were fixed before results were looked at, but for the number of GPUs to be had. The load is the paper's
+where the large model alone can carry it on the GPUs that the budget buys, else a share of what it can carry there.
 
 Notation: M = 2 models, small and large; N GPU types; F load fractions of the small model; Q queries.
 """

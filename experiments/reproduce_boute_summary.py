@@ -161,7 +161,8 @@ def _costs(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def savings(cells: Mapping[str, list[dict[str, Any]]], routers: Sequence[str]) -> dict[str, Any]:
     """Mean saving of `boute` over the rows of Table 3, per seed and then over seeds: by tables, after trials, and both
     with a wrong engine model. Where `boute` has no plan that passes its trials, it falls back to the homogeneous one's,
-    which it could have taken too. Rows in which a method still reaches the target at no price are left out and counted."""
+    which it could have taken too. Rows in which a method still reaches the target at no price are left out and counted.
+    """
     found: dict[str, Any] = {}
     for router in routers:
         found[router] = {}

@@ -378,7 +378,8 @@ def test_every_valid_spec_gives_a_valid_table(raw: dict[str, Any], n: int, seed:
     assert sorted(table.tiers) == sorted(names)
     assert table.hold_s.shape == table.quality.shape and (table.hold_s <= table.latency_s).all()
     assert table.has_cost and table.has_latency
-    assert np.all(np.diff(table.cost_usd.mean(axis=0)) >= 0)
+    cost = table.cost_usd.mean(axis=0)
+    assert np.all(np.diff(cost) >= -1e-12 * cost.max())  # tiers of equal cost differ in the last bit of a mean
     assert np.all(table.latency_s >= table.ttft_s) and np.all(table.ttft_s > 0)
     assert table.output_tokens.min() >= 1 and table.input_tokens.min() >= 1
     confidence = table.queries.signals["confidence"]

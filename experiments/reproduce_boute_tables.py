@@ -207,13 +207,14 @@ def _search(n: str, of: Mapping[str, Any]) -> str:
 def _small(of: Mapping[str, Any]) -> str:
     if not of:
         return ""
+    left_out = "none was" if of["within"] is None else percent(of["within"])
     rows = [
         ["joint deployments: all / of the candidates", f"{of['deployments']:,} / {of['candidate_deployments']:,}"],
         [
             "lowest P95 above the floor: all / candidates",
             f"{of['p95_s']:.2f} s / {of['candidates_p95_s']:.2f} s",
         ],
-        ["a boundary left out would have to beat the candidates by", percent(of["within"])],
+        ["a boundary left out would have to beat the candidates by", left_out],
         ["found within 1 %, at the stopping rule", f"{of['found_at_stop']} of {of['n']}"],
         ["found within 1 %, with the whole budget", f"{of['found_at_budget']} of {of['n']}"],
         ["farthest from it at the stopping rule", percent(of["worst_at_stop"])],

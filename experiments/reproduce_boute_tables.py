@@ -207,7 +207,8 @@ def _search(n: str, of: Mapping[str, Any]) -> str:
 def _small(of: Mapping[str, Any]) -> str:
     if not of:
         return ""
-    left_out = "none was" if of["within"] is None else percent(of["within"])
+    within = math.nan if of["within"] is None else of["within"]
+    left_out = percent(within) if math.isfinite(within) else "none was"
     rows = [
         ["joint deployments: all / of the candidates", f"{of['deployments']:,} / {of['candidate_deployments']:,}"],
         [
